@@ -1,0 +1,91 @@
+"""Runs one piece of I/O so that its caller's cancellation cannot break it.
+
+Under asyncio a native `task.cancel()` inside httpcore loses connections for ever, and no shielded
+scope stops it. So the work runs in a task of its own that is never cancelled natively: the caller's
+cancellation becomes a scope cancel inside it, at once or after a grace (a paid POST is left to hear
+its answer), and goes on only when the work has ended. Under trio scopes suffice.
+
+The only module that knows asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+
+async def apart(work: Callable[[], Awaitable[T]], *, grace: Callable[[], float] = lambda: 0.0) -> T:
+    """Await `work()`; when the caller is cancelled, give it `grace()` seconds to end by itself.
+
+    The caller's cancellation goes on only when the work has ended, so that nothing is left behind.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return await _by_scopes(work, grace)
+    return await _by_task(work, grace)
+
+
+async def _by_task(work: Callable[[], Awaitable[T]], grace: Callable[[], float]) -> T:
+    scope = anyio.CancelScope()
+
+    async def child() -> T | None:
+        with scope:
+            return await work()
+        return None  # cancelled, and so is the only one who asked
+
+    task = asyncio.ensure_future(child())
+    try:
+        await asyncio.wait((task,))
+    except asyncio.CancelledError:
+        _let_end(scope, grace())
+        await _end_of(task)
+        raise
+    return task.result()  # type: ignore[return-value]
+
+
+def _let_end(scope: anyio.CancelScope, grace: float) -> None:
+    if grace > 0:
+        scope.deadline = anyio.current_time() + grace
+    else:
+        scope.cancel()
+
+
+async def _end_of(task: asyncio.Task[T]) -> None:
+    """Wait until *task* has ended, however often the caller is cancelled meanwhile."""
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((task,))
+    if not task.cancelled():
+        task.exception()  # looked at, so that asyncio does not complain it never was
+
+
+async def _by_scopes(work: Callable[[], Awaitable[T]], grace: Callable[[], float]) -> T:
+    scope = anyio.CancelScope(shield=True)
+    answers: list[T] = []
+    failures: list[Exception] = []
+
+    async def pass_on_cancellation() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            _let_end(scope, grace())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(pass_on_cancellation)
+        with scope:
+            try:
+                answers.append(await work())
+            except Exception as exc:  # a group would wrap it
+                failures.append(exc)
+        group.cancel_scope.cancel()
+    if failures:
+        raise failures[0]
+    return answers[0]

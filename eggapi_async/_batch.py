@@ -1,0 +1,148 @@
+"""Many generations: read lazily, bounded in flight, outcomes as values.
+
+The batch knows neither the client nor the API: it gets a function that makes one picture. Failures
+of items become `Outcome.error`; only a failure of the input itself is raised, after what was begun
+has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+)
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .errors import EggError, InvalidRequestError
+from .models import GenerationRequest, Outcome, TaskSnapshot
+
+__all__ = ["Batch"]
+
+Make = Callable[[GenerationRequest], Awaitable[TaskSnapshot]]
+Save = Callable[[TaskSnapshot], Awaitable[list[Path]]]
+
+
+class Batch:
+    """A batch on its way.
+
+    `await batch` gives the list of outcomes in input order. `async with batch as run:` and
+    `async for outcome in run:` gives them as they finish; leaving the block early stops the rest
+    (what was submitted is in the client's `unfinished`). A batch runs once.
+    """
+
+    def __init__(
+        self,
+        requests: Iterable[Any] | AsyncIterable[Any],
+        *,
+        in_flight: int,
+        read: Callable[[Any], GenerationRequest],
+        make: Make,
+        save: Save | None,
+    ) -> None:
+        if isinstance(requests, (str, bytes)) or not isinstance(
+            requests, (Iterable, AsyncIterable)
+        ):
+            raise InvalidRequestError("requests", requests, "an iterable of requests")
+        if not isinstance(in_flight, int) or in_flight < 1:
+            raise InvalidRequestError("in_flight", in_flight, "a whole number from 1")
+        self._requests = requests
+        self._in_flight = in_flight
+        self._read, self._make, self._save = read, make, save
+        self._group: TaskGroup | None = None
+        self._failure: Exception | None = None
+        self._is_over = False
+        self.begun = 0
+        """Items taken from the input."""
+        self.ended = 0
+        """Items whose outcome is known."""
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.ended} ended, {self.begun - self.ended} under way>"
+
+    def __await__(self) -> Generator[Any, Any, list[Outcome]]:
+        return self._all().__await__()
+
+    async def _all(self) -> list[Outcome]:
+        async with self as run:
+            outcomes = [outcome async for outcome in run]
+        return sorted(outcomes, key=lambda outcome: outcome.index)
+
+    async def __aenter__(self) -> AsyncIterator[Outcome]:
+        if self._group is not None:
+            raise RuntimeError("a batch runs once: call map() again")
+        send, self._outcomes = anyio.create_memory_object_stream[Outcome](self._in_flight)
+        self._send = send
+        self._places = anyio.Semaphore(self._in_flight)
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._group.start_soon(self._feed)
+        return self._as_they_end()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._group is not None, "the block was entered"
+        self._group.cancel_scope.cancel()
+        # The group need not hear of the block's own error: it would only wrap it.
+        await self._group.__aexit__(None, None, None)
+        self._send.close()
+        self._outcomes.close()
+
+    async def _as_they_end(self) -> AsyncIterator[Outcome]:
+        async for outcome in self._outcomes:
+            yield outcome
+        if self._failure is not None:
+            raise self._failure
+
+    async def _feed(self) -> None:
+        """Begin an item whenever there is a place; end the stream after the last."""
+        assert self._group is not None
+        try:
+            async for item in _each(self._requests):
+                await self._places.acquire()
+                self._group.start_soon(self._run, self.begun, item)
+                self.begun += 1
+        except Exception as exc:  # the caller's own iterable: theirs to see, after what was begun
+            self._failure = exc
+        for _ in range(self._in_flight):
+            await self._places.acquire()
+        self._send.close()
+
+    async def _run(self, index: int, item: Any) -> None:
+        outcome = await self._outcome(index, item)
+        self.ended += 1
+        await self._send.send(outcome)
+        self._places.release()
+
+    async def _outcome(self, index: int, item: Any) -> Outcome:
+        request = result = None
+        paths: list[Path] = []
+        try:
+            request = self._read(item)
+            result = await self._make(request)
+            if self._save is not None:
+                paths = await self._save(result)
+        except EggError as error:
+            return Outcome(index=index, request=request, result=result, error=error)
+        return Outcome(index=index, request=request, result=result, paths=tuple(paths))
+
+
+async def _each(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+        return
+    for item in items:
+        yield item

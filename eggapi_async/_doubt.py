@@ -1,0 +1,91 @@
+"""Which listed tasks could be the one whose submission was lost.
+
+A doubt is a request, and the time in which the service may have taken it. Tasks are compared by
+model, kind and the service's own clock; the list says neither prompt nor sender, so tasks of other
+programs that use the same key look alike. No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Final
+
+import attrs
+
+from .models import GenerationRequest, TaskSnapshot
+
+BEFORE: Final = timedelta(seconds=5)
+"""Slack before the sending: the service's `Date` has whole seconds, its machines differ a
+little."""
+AFTER: Final = timedelta(seconds=30)
+"""Slack after the loss: a request that waits in a proxy is taken later."""
+
+
+@attrs.frozen(eq=False)
+class Doubt:
+    """A lost submission: *sent_at* and *lost_at* by this machine's clock."""
+
+    request: GenerationRequest
+    sent_at: datetime
+    lost_at: datetime
+
+    def rivals(self, other: Doubt) -> bool:
+        """True when one listed task could be either's."""
+        return (
+            self is not other
+            and self.request.model == other.request.model
+            and bool(self.request.image_urls) == bool(other.request.image_urls)
+            and self.sent_at - BEFORE <= other.lost_at + AFTER
+            and other.sent_at - BEFORE <= self.lost_at + AFTER
+        )
+
+
+@attrs.frozen
+class Window:
+    """The time in which a lost task must have been created, by the service's clock."""
+
+    start: datetime
+    end: datetime
+
+
+def window(doubt: Doubt, *, here: datetime, there: datetime) -> Window:
+    """The doubt's time by the service's clock, given one moment by both (*here* and *there*).
+
+    Only the time that has passed here is used, so that a clock which is hours off cannot hurt.
+    """
+    return Window(
+        there - (here - doubt.sent_at) - BEFORE,
+        there - (here - doubt.lost_at) + AFTER,
+    )
+
+
+def candidates(
+    doubt: Doubt,
+    tasks: Iterable[TaskSnapshot],
+    *,
+    when: Window,
+    is_known: Callable[[str], bool],
+) -> tuple[TaskSnapshot, ...]:
+    """The *tasks* that could be the lost one, each once: fitting, and not known to be another's."""
+    found = {task.id: task for task in tasks if not is_known(task.id) and _fits(doubt, task, when)}
+    return tuple(found.values())
+
+
+def _fits(doubt: Doubt, task: TaskSnapshot, when: Window) -> bool:
+    request = doubt.request
+    is_edit = task.type == "image_edit"
+    if task.model != request.model or is_edit != bool(request.image_urls):
+        return False
+    if task.raw.get("prompt", request.prompt) != request.prompt:  # not documented, but if it comes
+        return False
+    return task.created_at is None or when.start <= task.created_at <= when.end
+
+
+def is_past(tasks: Iterable[TaskSnapshot], when: Window) -> bool:
+    """True when *tasks*, a list read so far, is newest first and already older than the window."""
+    times = [task.created_at for task in tasks]
+    known = [time for time in times if time is not None]
+    is_newest_first = all(a >= b for a, b in pairwise(known))
+    return bool(known) and len(known) == len(times) and is_newest_first and known[-1] < when.start

@@ -1,0 +1,220 @@
+"""Pictures to disk: whole or not at all.
+
+A body is streamed to a temporary file in the destination folder, checked (length, and the format's
+own end mark: a cut body without a length looks whole to httpx), synced and renamed. The key is
+never sent; https only (this machine excepted); names come from us and cannot leave the folder; an
+existing file stays unless overwriting is asked for. Files are touched in worker threads only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from ._apart import apart
+from ._files import Output, Part, plan, whole_file
+from ._formats import TEXT, sniff
+from ._retry import RetryPolicy, next_delay
+from ._transport import Transport
+from ._wire import Stream
+from .errors import ConnectionFailedError, DownloadError, EggError
+from .models import TaskSnapshot, is_safe_url
+
+T = TypeVar("T")
+
+MAX_BYTES: Final = 64 * 1024 * 1024
+PARALLEL: Final = 8
+"""Files fetched at once: outputs are big, and come from hosts whose limits are not known."""
+HOPS: Final = 5
+"""Redirects that are followed."""
+PATIENCE: Final = 600.0
+"""Seconds that one attempt at one file may take, however slowly it drips."""
+CHUNK: Final = 256 * 1024
+"""Bytes that are gathered before a worker thread writes them."""
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_EXPIRED: Final = frozenset({403, 404, 410})
+"""What a signed URL says when its time is over."""
+
+
+class _GoneError(Exception):
+    """The URL is no longer served; a newer one may be."""
+
+
+class Downloads:
+    """Fetches outputs into files, a few at once."""
+
+    def __init__(self, *, transport: Transport, dice: Callable[[], float]) -> None:
+        self._transport = transport
+        self._dice = dice
+        self._turns = anyio.Semaphore(PARALLEL)
+
+    async def save(
+        self,
+        source: TaskSnapshot | str,
+        destination: str | os.PathLike[str],
+        *,
+        policy: RetryPolicy,
+        max_bytes: int = MAX_BYTES,
+        overwrite: bool = False,
+        refresh: Callable[[], Awaitable[TaskSnapshot]] | None = None,
+    ) -> list[Path]:
+        """Fetch every output of *source*; *refresh* gives newer URLs where the old have expired.
+
+        Raises DownloadError, and InvalidRequestError where a file name is given for many outputs.
+        """
+        files = await anyio.to_thread.run_sync(plan, source, destination, overwrite)
+        paths: list[Path | None] = [None] * len(files)
+        failures: list[EggError] = []
+
+        async def fetch(index: int) -> None:
+            try:
+                paths[index] = await self._fetch(
+                    files[index], index, policy, max_bytes, overwrite, refresh
+                )
+            except EggError as error:
+                failures.append(error)
+
+        async with anyio.create_task_group() as group:
+            for index in range(len(files)):
+                group.start_soon(fetch, index)
+        if failures:
+            raise failures[0]
+        return [path for path in paths if path is not None]
+
+    async def _fetch(
+        self,
+        file: Output,
+        index: int,
+        policy: RetryPolicy,
+        max_bytes: int,
+        overwrite: bool,
+        refresh: Callable[[], Awaitable[TaskSnapshot]] | None,
+    ) -> Path:
+        if not overwrite and (kept := await anyio.to_thread.run_sync(whole_file, file)):
+            return kept
+        part = await _in_thread(file, Part.open, file)
+        try:
+            try:
+                await self._fill(file, part, policy, max_bytes)
+            except _GoneError as gone:
+                if refresh is None:
+                    raise DownloadError(str(gone), url=file.url) from None
+                newer = await refresh()
+                file = attrs.evolve(file, url=_nth_url(newer, index, file))
+                await self._fill(file, part, policy, max_bytes)
+            return await _in_thread(file, part.publish, file, overwrite)
+        except _GoneError as gone:
+            raise DownloadError(str(gone), url=file.url) from None
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(part.discard)
+
+    async def _fill(self, file: Output, part: Part, policy: RetryPolicy, max_bytes: int) -> None:
+        """Get the whole body into *part*, going on where a broken stream ended."""
+        started = anyio.current_time()
+        for attempt in count(1):
+            try:
+                async with self._turns:
+                    await apart(partial(self._attempt, file, part, max_bytes))
+                return
+            except ConnectionFailedError as error:
+                delay = next_delay(
+                    policy,
+                    error,
+                    attempt=attempt,
+                    spent=anyio.current_time() - started,
+                    jitter=self._dice(),
+                )
+                if delay is None:
+                    raise DownloadError(str(error), url=file.url) from error
+            await anyio.sleep(delay)
+
+    async def _attempt(self, file: Output, part: Part, max_bytes: int) -> None:
+        with anyio.move_on_after(PATIENCE):
+            async with self._open(file.url, part.resume()) as stream:
+                length = _begin(file, part, stream)
+                if length is not None and length > max_bytes:
+                    raise _too_big(file, max_bytes)
+                buffer = bytearray()
+                async for chunk in stream.chunks():
+                    buffer += chunk
+                    if part.size + len(buffer) > max_bytes:
+                        raise _too_big(file, max_bytes)
+                    if len(buffer) >= CHUNK:
+                        await _in_thread(file, part.write, bytes(buffer))
+                        buffer.clear()
+                await _in_thread(file, part.write, bytes(buffer))
+                _check(file, part, length)
+            return
+        raise ConnectionFailedError(f"not finished within {PATIENCE:g} s", is_passing=False)
+
+    @asynccontextmanager
+    async def _open(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Stream]:
+        """A GET of *url*, redirects followed, from https never to anything else."""
+        schemes = (urlsplit(url).scheme,)
+        for _ in range(HOPS + 1):
+            if not is_safe_url(url) or urlsplit(url).scheme not in (*schemes, "https"):
+                raise DownloadError("expected an https URL", url=url)
+            async with self._transport.stream(url, headers) as stream:
+                if stream.status not in _REDIRECTS:
+                    yield stream
+                    return
+                url = urljoin(url, stream.headers.get("location", ""))
+        raise DownloadError(f"more than {HOPS} redirects", url=url)
+
+
+def _begin(file: Output, part: Part, stream: Stream) -> int | None:
+    """Ready *part* for the body; the size it will have, None where nothing says so."""
+    if stream.status == 206 and part.continues(stream.headers.get("content-range", "")):
+        stated = stream.headers.get("content-length", "")
+        return part.size + int(stated) if stated.isdecimal() else None
+    if stream.status in _EXPIRED:
+        raise _GoneError(f"HTTP {stream.status}")
+    if stream.status != 200:
+        may_pass = stream.status in (206, 408, 416, 425, 429) or stream.status >= 500
+        part.restart("")
+        raise ConnectionFailedError(f"HTTP {stream.status}", is_passing=may_pass)
+    if stream.headers.get("content-encoding", "identity") != "identity":
+        raise DownloadError("the body is compressed, though that was declined", url=file.url)
+    part.restart(stream.headers.get("etag", ""))
+    stated = stream.headers.get("content-length", "")
+    part.is_framed = stated.isdecimal() or "transfer-encoding" in stream.headers
+    return int(stated) if stated.isdecimal() else None
+
+
+def _check(file: Output, part: Part, length: int | None) -> None:
+    """Refuse what is no output, and what has no end."""
+    kind = sniff(part.head)
+    if kind is TEXT:
+        raise DownloadError(f"expected a picture or a video, got {part.head!r}", url=file.url)
+    is_whole = kind.is_whole(part.head, part.tail, part.size)
+    if (length is not None and part.size != length) or is_whole is False:
+        raise ConnectionFailedError(f"the body ended after {part.size} bytes, before its end")
+    if is_whole is None and not part.is_framed:
+        raise DownloadError("nothing tells whether the body is whole", url=file.url)
+
+
+def _too_big(file: Output, max_bytes: int) -> DownloadError:
+    return DownloadError(f"more than max_bytes={max_bytes}", url=file.url)
+
+
+def _nth_url(task: TaskSnapshot, index: int, file: Output) -> str:
+    return task.urls[index] if index < len(task.urls) else file.url
+
+
+async def _in_thread(file: Output, work: Callable[..., T], *args: object) -> T:
+    try:
+        return await anyio.to_thread.run_sync(work, *args)
+    except OSError as exc:
+        problem = f"cannot write to {file.folder}: {exc.strerror or exc}"
+        raise DownloadError(problem, url=file.url) from exc

@@ -1,0 +1,184 @@
+"""Files on disk, the blocking way: where outputs go, and how one appears there whole or not at all.
+
+The only module that touches files. Every function blocks, so it is called in a worker thread.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import attrs
+
+from ._formats import HEAD, KNOWN, TAIL, sniff
+from .errors import DownloadError, InvalidRequestError
+from .models import TaskSnapshot
+
+
+@attrs.frozen
+class Output:
+    """One output and where it goes. *name* is None where the suffix follows from the bytes."""
+
+    url: str
+    folder: Path
+    stem: str
+    name: str | None = None
+
+    def path(self, suffix: str) -> Path:
+        """The final path, for a file of that format."""
+        return self.folder / (self.name or self.stem + suffix)
+
+
+def plan(
+    source: TaskSnapshot | str, destination: str | os.PathLike[str], overwrite: bool
+) -> list[Output]:
+    """Where each output of *source* goes; makes the folder. Raises before anything is fetched."""
+    urls = (source,) if isinstance(source, str) else source.urls
+    if not urls:
+        raise DownloadError("the task has no output to fetch", url=getattr(source, "id", ""))
+    folder, name = _folder_and_name(destination)
+    if name is not None and len(urls) > 1:
+        raise InvalidRequestError("destination", name, f"a folder, for {len(urls)} outputs")
+    if name is not None and not overwrite and (folder / name).exists():
+        raise DownloadError(f"{folder / name} exists already", url=urls[0])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise DownloadError(f"cannot make {folder}: {exc.strerror}", url=urls[0]) from exc
+    stems = _stems(source, len(urls))
+    return [Output(url, folder, stem, name) for url, stem in zip(urls, stems, strict=True)]
+
+
+def _folder_and_name(destination: str | os.PathLike[str]) -> tuple[Path, str | None]:
+    """A folder where it is one, ends in a separator or has no suffix; otherwise a file's name."""
+    text = os.fspath(destination)
+    path = Path(text)
+    if path.is_dir() or text.endswith(("/", os.sep)) or not path.suffix:
+        return path, None
+    return path.parent, path.name
+
+
+def _stems(source: TaskSnapshot | str, number: int) -> list[str]:
+    if isinstance(source, str):
+        last = unquote(urlsplit(source).path).rpartition("/")[2]
+        return [_plain(last.partition(".")[0]) or "output"]
+    stem = _plain(source.id)
+    return [stem] if number == 1 else [f"{stem}-{n}" for n in range(1, number + 1)]
+
+
+def _plain(text: str) -> str:
+    """*text* as a file name that is the same on every system, and leads nowhere."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)[:100]
+
+
+def whole_file(output: Output) -> Path | None:
+    """The file that an earlier fetch of this task's output left, if it is there and whole.
+
+    Raises DownloadError where something else stands in its place.
+    """
+    for suffix in KNOWN:
+        path = output.path(suffix)
+        if not path.exists():
+            continue
+        if output.name is None and _is_whole(path):
+            return path
+        raise DownloadError(f"{path} exists already", url=output.url)
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+        file.seek(max(0, size - TAIL))
+        tail = file.read()
+    return sniff(head).is_whole(head, tail, size) is True
+
+
+class Part:
+    """A file in the making, beside its final place and under another name."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._file = os.fdopen(descriptor, "wb")
+        self._etag = ""
+        self.size = 0
+        self.head = b""
+        self.tail = b""
+        self.is_framed = False
+
+    @classmethod
+    def open(cls, output: Output) -> Part:
+        """A new, empty one."""
+        path = output.folder / f".{output.stem[:60]}.{secrets.token_hex(6)}.part"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+        return cls(path, os.open(path, flags, 0o666))
+
+    def write(self, data: bytes) -> None:
+        """Append *data*."""
+        self._file.write(data)
+        self.size += len(data)
+        self.head = (self.head + data[:HEAD])[:HEAD]
+        self.tail = (self.tail + data[-TAIL:])[-TAIL:]
+
+    def restart(self, etag: str) -> None:
+        """Forget what came: a body begins again from its start. *etag* names the version."""
+        self._etag = etag
+        if self.size:
+            self._file.seek(0)
+            self._file.truncate()
+            self.size, self.head, self.tail = 0, b"", b""
+
+    def resume(self) -> dict[str, str]:
+        """Headers that ask for the rest; only a strong ETag proves that it is the same file."""
+        if not self.size or not self._etag.startswith('"'):
+            return {}
+        return {"Range": f"bytes={self.size}-", "If-Range": self._etag}
+
+    def continues(self, content_range: str) -> bool:
+        """True when *content_range* starts exactly where we are."""
+        return bool(self.size) and content_range.startswith(f"bytes {self.size}-")
+
+    def publish(self, output: Output, overwrite: bool) -> Path:
+        """Make the file durable and give it its name, in one step."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        final = output.path(sniff(self.head).suffix)
+        if overwrite:
+            os.replace(self._path, final)
+        else:
+            _rename_to_free_name(self._path, final, output)
+        _sync_folder(output.folder)
+        return final
+
+    def discard(self) -> None:
+        """Leave nothing behind; harmless after `publish`."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def _rename_to_free_name(part: Path, final: Path, output: Output) -> None:
+    try:
+        os.link(part, final)  # unlike a rename, fails where the name is taken
+    except FileExistsError:
+        raise DownloadError(f"{final} exists already", url=output.url) from None
+    except OSError:  # a file system without links
+        if final.exists():
+            raise DownloadError(f"{final} exists already", url=output.url) from None
+        os.replace(part, final)
+    else:
+        part.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

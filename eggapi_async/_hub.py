@@ -1,0 +1,281 @@
+"""Who waits for which task, and the polling that the waiting share.
+
+There is no background poller. Of the coroutines that wait, one leads: it plans, asks and hands out
+what came; when its own task has ended, or it is cancelled, it hands the lead to another. Tasks that
+nobody waits for cost nothing. Webhook deliveries end waits here too (`show`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from copy import copy
+from typing import Final
+from weakref import WeakValueDictionary
+
+import anyio
+import attrs
+from anyio.abc import TaskGroup
+from cattrs import BaseValidationError
+
+from . import _protocol
+from ._polling import Ask, Peek, PollPolicy, Sweep, Watched, Watchlist
+from ._transport import Transport
+from .errors import (
+    AuthenticationError,
+    EggError,
+    NotFoundError,
+    PermissionDeniedError,
+    TaskFailedError,
+)
+from .models import GenerationRequest, Stats, TaskSnapshot
+
+log = logging.getLogger("eggapi_async")
+
+LAG: Final = 3.0
+"""Seconds after submission in which a 404 may come from a replica that lags."""
+FORGOTTEN: Final = 86_400.0
+"""Seconds after which a task that nobody waited for is no longer counted as unfinished."""
+LINGER: Final = 0.5
+"""Seconds that a leader who has its result still waits for polls under way, before dropping
+them."""
+_RANK: Final[Mapping[str, int]] = {"pending": 0, "processing": 1}
+
+
+class Waiter:
+    """One coroutine that waits: it is woken by news, by an error, or to take the lead."""
+
+    __slots__ = ("_event", "error")
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+        self.error: EggError | None = None
+
+    def wake(self) -> None:
+        """End the present sleep, or the next one at once."""
+        self._event.set()
+
+    async def sleep(self) -> None:
+        """Sleep until woken."""
+        await self._event.wait()
+        self._event = anyio.Event()
+
+
+@attrs.define(eq=False, weakref_slot=True)
+class Watch:
+    """What is known of one task, shared by all its handles.
+
+    *version* grows with every change of the snapshot, so that nobody misses one.
+    """
+
+    task_id: str
+    request: GenerationRequest | None = None
+    since: float | None = None  # when it was submitted, by the event loop's clock
+    snapshot: TaskSnapshot | None = None
+    version: int = 0
+    not_found: int = 0
+    known: Watched | None = None
+    waiting: list[Waiter] = attrs.field(factory=list)
+
+    @property
+    def is_done(self) -> bool:
+        """True when the task has ended."""
+        return self.snapshot is not None and self.snapshot.is_final
+
+
+class Hub:
+    """The tasks of one client: the open ones, and who waits for them."""
+
+    def __init__(self, *, transport: Transport, policy: PollPolicy, stats: Stats) -> None:
+        self._transport = transport
+        self._stats = stats
+        self._watchlist = Watchlist(policy)
+        self._watches: WeakValueDictionary[str, Watch] = WeakValueDictionary()
+        self._unfinished: OrderedDict[str, Watch] = OrderedDict()
+        self._waited: OrderedDict[str, Watch] = OrderedDict()
+        self._is_led = False
+        self._news = anyio.Event()
+
+    @property
+    def unfinished(self) -> tuple[Watch, ...]:
+        """Tasks submitted here that have not ended, as far as is known."""
+        return tuple(self._unfinished.values())
+
+    @property
+    def waited(self) -> int:
+        """How many tasks somebody waits for."""
+        return len(self._waited)
+
+    def watch(self, task_id: str) -> Watch:
+        """What is known of a task; shared by all who ask."""
+        watch = self._watches.get(task_id)
+        if watch is None:
+            watch = self._watches[task_id] = Watch(task_id)
+        return watch
+
+    def knows(self, task_id: str) -> bool:
+        """True for a task that somebody here holds a handle of."""
+        return task_id in self._watches
+
+    def submitted(self, task: TaskSnapshot, request: GenerationRequest) -> Watch:
+        """Take in the answer to a submission; from here on the task's id is not lost."""
+        watch = self.watch(task.id)
+        watch.request, watch.since = request, anyio.current_time()
+        self._stats.submitted += 1
+        self._unfinished[task.id] = watch
+        self._forget_old(watch.since - FORGOTTEN)
+        self.show(task)
+        return watch
+
+    def _forget_old(self, horizon: float) -> None:
+        # A bot that relies on webhooks, and never awaits, must not grow for weeks.
+        eldest = next(iter(self._unfinished.values()))
+        while eldest.since is not None and eldest.since < horizon and not eldest.waiting:
+            del self._unfinished[eldest.task_id]
+            eldest = next(iter(self._unfinished.values()))
+
+    def show(self, task: TaskSnapshot) -> None:
+        """Take in what is known of a task now. An end is final; older news do not undo newer."""
+        watch = self._watches.get(task.id)
+        if watch is None or not _is_news(watch.snapshot, task):
+            return
+        watch.snapshot, watch.not_found = task, 0
+        watch.version += 1
+        if task.is_final:
+            self._unfinished.pop(watch.task_id, None)
+            self._watchlist.remove(watch.task_id)
+            self._stats.ended(task)
+        for waiter in watch.waiting:
+            waiter.wake()
+
+    # --- waiting -----------------------------------------------------------------------------
+
+    async def result(self, watch: Watch) -> TaskSnapshot:
+        """Wait until the task has ended. Raises TaskFailedError, and what ends a wait early."""
+        while not watch.is_done:
+            await self.change(watch, watch.version)
+        assert watch.snapshot is not None, "a task that is done has a snapshot"
+        if not watch.snapshot.is_completed:
+            raise TaskFailedError(watch.snapshot)
+        return watch.snapshot
+
+    async def change(self, watch: Watch, version: int) -> None:
+        """Wait until the task is beyond *version*; polls for it, or lets another poll."""
+        waiter = Waiter()
+        self._join(watch, waiter)
+        try:
+            while watch.version == version and waiter.error is None:
+                if self._is_led:
+                    await waiter.sleep()
+                else:
+                    await self._lead(watch, version, waiter)
+        finally:
+            self._leave(watch, waiter)
+        if waiter.error is not None:
+            raise waiter.error
+
+    def _join(self, watch: Watch, waiter: Waiter) -> None:
+        watch.waiting.append(waiter)
+        if len(watch.waiting) > 1:
+            return
+        self._waited[watch.task_id] = watch
+        watch.known = self._watchlist.add(
+            watch.task_id, now=anyio.current_time(), since=watch.since, known=watch.known
+        )
+        self._news.set()
+
+    def _leave(self, watch: Watch, waiter: Waiter) -> None:
+        watch.waiting.remove(waiter)
+        if not watch.waiting:
+            del self._waited[watch.task_id]
+            self._watchlist.remove(watch.task_id)
+        self._hand_over(waiter)
+
+    def _hand_over(self, leaving: Waiter) -> None:
+        """Wake somebody to take the lead, if there is none; the youngest task will last longest."""
+        if self._is_led:
+            return
+        for watch in reversed(self._waited.values()):
+            for waiter in watch.waiting:
+                if waiter is not leaving:
+                    waiter.wake()
+                    return
+
+    # --- polling -----------------------------------------------------------------------------
+
+    async def _lead(self, watch: Watch, version: int, waiter: Waiter) -> None:
+        """Poll for all, until the leader's own task has news."""
+        self._is_led = True
+        async with anyio.create_task_group() as asks:
+            try:
+                while watch.version == version and waiter.error is None:
+                    await self._round(asks)
+            finally:
+                self._is_led = False
+                self._hand_over(waiter)  # at once: the last polls of this lead may take a while
+                asks.cancel_scope.deadline = anyio.current_time() + LINGER
+
+    async def _round(self, asks: TaskGroup) -> None:
+        """Ask whoever is due, then sleep until the next is, or until there is news."""
+        self._news = anyio.Event()
+        now = anyio.current_time()
+        for ask in self._watchlist.plan(now):
+            asks.start_soon(self._ask, ask)
+        with anyio.CancelScope(deadline=self._watchlist.next_due(now)):
+            await self._news.wait()
+
+    async def _ask(self, ask: Ask) -> None:
+        is_answered = False
+        try:
+            await (self._sweep(ask) if isinstance(ask, Sweep) else self._peek(ask))
+            is_answered = True
+        except EggError as error:
+            is_answered = True
+            log.debug("%s failed: %s", ask, error)
+            self._watchlist.failed(ask, now=anyio.current_time())
+            if isinstance(ask, Peek):
+                self._judge(ask.task_id, error)
+        finally:
+            if not is_answered:
+                self._watchlist.dropped(ask)
+            self._news.set()
+
+    async def _peek(self, ask: Peek) -> None:
+        task = await self._transport.ask(_protocol.get_task(ask.task_id, kind="peek"))
+        self._watchlist.seen(task, now=anyio.current_time())
+        self.show(task)
+
+    async def _sweep(self, ask: Sweep) -> None:
+        page = await self._transport.ask(_protocol.sweep_tasks(ask.page))
+        for item in self._watchlist.seen_page(ask.page, page, now=anyio.current_time()):
+            with suppress(BaseValidationError):  # a peek will say what is wrong with it
+                self.show(_protocol.snapshot(item))
+
+    def _judge(self, task_id: str, error: EggError) -> None:
+        """End the waits that an error makes hopeless; all other errors may pass."""
+        watch = self._waited.get(task_id)
+        if watch is None or not self._is_hopeless(watch, error):
+            return
+        for waiter in watch.waiting:
+            waiter.error = copy(error)
+            waiter.wake()
+
+    def _is_hopeless(self, watch: Watch, error: EggError) -> bool:
+        if not isinstance(error, NotFoundError):
+            return isinstance(error, (AuthenticationError, PermissionDeniedError))
+        if watch.since is None:
+            return True
+        if anyio.current_time() > watch.since + LAG:
+            watch.not_found += 1
+        return watch.not_found > 1
+
+
+def _is_news(old: TaskSnapshot | None, new: TaskSnapshot) -> bool:
+    """True when *new* says more than *old*: an end is final, and a status does not go back."""
+    if old is None:
+        return True
+    if old.is_final or old == new:
+        return False
+    return new.is_final or _RANK.get(new.status, 1) >= _RANK.get(old.status, 0)

@@ -1,0 +1,112 @@
+"""The rate as a state machine: whose turn it is, and how long until then.
+
+Requests are spaced evenly (a generic cell rate algorithm with half a gap of tolerance, so that in
+no second more than the rate and one leave). Two kinds share the rate: urgent requests (submissions,
+and what a caller waits for) go first; polls have a quarter of it while urgent ones wait. A 429
+stops everybody for a while and lowers the rate, which then climbs back slowly: the limit of a key's
+plan is not known beforehand. No clock and no loop: time comes as an argument.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Final
+
+import attrs
+
+POLL_SHARE: Final = 0.25
+"""Part of the rate that polls may take while urgent requests wait."""
+FLOOR: Final = 0.5
+"""Requests per second that refusals never push below."""
+CUT: Final = 0.85
+"""What a refusal leaves of the rate that was really used."""
+CLIMB: Final = 0.02
+"""Part of the rate that is regained per second without a refusal."""
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 20.0
+
+
+@attrs.define
+class Pacer:
+    """The rate limit of one key: `per_second` requests (None: no limit).
+
+    `delay` says how long a request must wait, `take` spends a turn, `refused` and `answered` report
+    how it went. Times are seconds of one monotonic clock.
+    """
+
+    per_second: float | None
+    _rate: float = attrs.field(init=False)
+    _due: float = attrs.field(init=False, default=-math.inf)
+    _poll_due: float = attrs.field(init=False, default=-math.inf)
+    _cool_until: float = attrs.field(init=False, default=-math.inf)
+    _cooled_at: float = attrs.field(init=False, default=-math.inf)
+    _refusals: int = attrs.field(init=False, default=0)
+    _climbed_at: float = attrs.field(init=False, default=-math.inf)
+    _taken: deque[float] = attrs.field(init=False, factory=deque)
+
+    def __attrs_post_init__(self) -> None:
+        self._rate = self.per_second or math.inf
+
+    @property
+    def rate(self) -> float:
+        """Requests per second at present: the limit, or less after refusals."""
+        return self._rate
+
+    def cooling(self, now: float) -> float:
+        """Seconds until the cool-down ends; 0 when there is none."""
+        return max(0.0, self._cool_until - now)
+
+    def delay(self, now: float, *, poll: bool, rivals: bool) -> float:
+        """Seconds until a request may leave; infinite while it is the other kind's turn.
+
+        *rivals*: requests of the other kind are waiting too.
+        """
+        turn = max(self._due, self._cool_until)
+        if rivals and self.per_second is not None and poll != self._is_polls_turn(turn, now):
+            return math.inf
+        return max(0.0, turn - now)
+
+    def _is_polls_turn(self, turn: float, now: float) -> bool:
+        return self._poll_due <= max(turn, now)
+
+    def take(self, now: float, *, poll: bool) -> None:
+        """Spend a turn."""
+        self._taken.append(now)
+        while self._taken[0] <= now - 1.0:
+            self._taken.popleft()
+        gap = 1.0 / self._rate
+        self._due = max(self._due, now - gap / 2) + gap
+        if poll:
+            self._poll_due = max(self._poll_due, now) + gap / POLL_SHARE
+
+    def refused(self, now: float, *, sent_at: float, retry_after: float | None) -> None:
+        """A 429 came to a request sent at *sent_at*: cool down, and go slower.
+
+        Refusals of requests that had left before the last cool-down began belong to that one.
+        """
+        if sent_at > self._cooled_at:
+            self._refusals += 1
+            self._cooled_at = now
+            self._slow_down(now)
+        pause = self._pause() if retry_after is None else retry_after
+        self._cool_until = max(self._cool_until, self._cooled_at + pause, now + (retry_after or 0))
+
+    def _pause(self) -> float:
+        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 10))
+
+    def _slow_down(self, now: float) -> None:
+        self._climbed_at = now
+        if self.per_second is not None:
+            used = sum(1 for moment in self._taken if moment > now - 1.0)
+            self._rate = max(min(FLOOR, self.per_second), CUT * min(self._rate, used))
+
+    def answered(self, now: float, *, sent_at: float) -> None:
+        """A request was not refused: forget earlier refusals, and climb back by what time
+        allows."""
+        if sent_at > self._cooled_at:
+            self._refusals = 0
+        if self.per_second is not None and self._rate < self.per_second:
+            since = min(1.0, max(0.0, now - self._climbed_at))
+            self._rate = min(self.per_second, self._rate * (1.0 + CLIMB * since))
+            self._climbed_at = now

@@ -1,0 +1,228 @@
+"""One call: wait for a turn, send, read, and try again while that is safe.
+
+What is safe is not decided here: `_retry` says whether and when, `_protocol` says what an answer
+proves. A billing POST is sent again only when the service provably did not take it; otherwise it
+ends as `SubmissionUncertainError`. Every attempt runs apart from its caller (`_apart`), so that a
+cancellation neither breaks a connection nor loses the id of a task that is paid for.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from itertools import count
+from typing import Final, TypeVar
+
+import anyio
+import attrs
+
+from ._apart import apart
+from ._protocol import Answer, Call, is_refusal, retry_after
+from ._retry import Patience, next_delay
+from ._wire import ApiKey, Stream, Wire
+from .errors import ConnectionFailedError, EggError, RateLimitedError
+from .limiter import RateLimiter
+from .models import Stats
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+log = logging.getLogger("eggapi_async")
+
+POST_GRACE: Final = 5.0
+"""Seconds that a POST under way may go on after its caller was cancelled, to hear the task's id."""
+
+LONGEST_COOL_DOWN: Final = 120.0
+"""Seconds: a `Retry-After` beyond this stops nobody else for longer."""
+
+
+def _wall_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+@attrs.frozen
+class Lost:
+    """A billing POST that left and brought no usable answer: why, and when it was under way."""
+
+    problem: str
+    sent_at: datetime
+    lost_at: datetime
+
+
+@attrs.define
+class _Attempt:
+    """One request on its way: when it left, by both clocks; None while it waits for its turn."""
+
+    left_at: float | None = None
+    sent_at: datetime | None = None
+
+
+def _cannot_lose(lost: Lost) -> EggError:
+    raise AssertionError(f"only a billing call can be lost: {lost}")
+
+
+def _as_it_is(value: T, _: Answer) -> T:
+    return value
+
+
+class Transport:
+    """Calls of the API on behalf of one key.
+
+    `call` repeats by the policy, `ask` tries once (the polls repeat themselves by their rhythm).
+    """
+
+    def __init__(
+        self,
+        *,
+        wire: Wire,
+        key: ApiKey,
+        origin: str,
+        limiter: RateLimiter,
+        stats: Stats,
+        poll_patience: Patience,
+        dice: Callable[[], float] = random.random,
+        wall_clock: Callable[[], datetime] = _wall_clock,
+    ) -> None:
+        self._wire = wire
+        self._key = key
+        self._origin = origin
+        self._limiter = limiter
+        self._stats = stats
+        self._poll_patience = poll_patience
+        self._dice = dice
+        self._wall_clock = wall_clock
+
+    async def call(
+        self,
+        call: Call[T],
+        patience: Patience,
+        *,
+        accept: Callable[[T, Answer], R],
+        lose: Callable[[Lost], EggError] = _cannot_lose,
+    ) -> R:
+        """Send *call* until an answer is read, and give it to *accept*.
+
+        *accept* runs before anything can be cancelled: what it stores is never lost. *lose* is told
+        of a billing POST whose answer was lost, and gives the error to raise. Otherwise raises what
+        the last attempt raised.
+        """
+        started: float | None = None
+        for attempts in count(1):
+            attempt = _Attempt()
+            try:
+                return await self._attempt(
+                    call, patience, attempt, accept, lose, again=attempts > 1
+                )
+            except EggError as error:
+                now = anyio.current_time()
+                started = started or attempt.left_at or now
+                delay = next_delay(
+                    patience.retry,
+                    error,
+                    attempt=attempts,
+                    spent=now - started,
+                    jitter=self._dice(),
+                )
+                if delay is None:
+                    raise
+                log.info("%s %s goes again after %s", call.method, call.path, error)
+                is_paced = isinstance(error, RateLimitedError)
+            self._stats.retries += 1
+            if not is_paced:  # after a 429 the limiter's cool-down is the pause
+                await anyio.sleep(delay)
+        raise AssertionError("counting never ends")
+
+    async def ask(self, call: Call[T]) -> T:
+        """Send *call* once, in the line of the polls."""
+        return await self._attempt(
+            call, self._poll_patience, _Attempt(), _as_it_is, _cannot_lose, is_poll=True
+        )
+
+    async def _attempt(
+        self,
+        call: Call[T],
+        patience: Patience,
+        attempt: _Attempt,
+        accept: Callable[[T, Answer], R],
+        lose: Callable[[Lost], EggError],
+        *,
+        again: bool = False,
+        is_poll: bool = False,
+    ) -> R:
+        async def work() -> R:
+            await self._limiter.acquire(poll=is_poll, again=again)
+            try:
+                answer = await self._send(call, patience, attempt, lose)
+            finally:
+                self._limiter.release()
+            return accept(self._read(call, answer, attempt, lose), answer)
+
+        def grace() -> float:
+            return POST_GRACE if call.is_billing and attempt.left_at is not None else 0.0
+
+        return await apart(work, grace=grace)
+
+    async def _send(
+        self,
+        call: Call[T],
+        patience: Patience,
+        attempt: _Attempt,
+        lose: Callable[[Lost], EggError],
+    ) -> Answer:
+        attempt.left_at, attempt.sent_at = anyio.current_time(), self._wall_clock()
+        self._stats.sent(call.kind)
+        try:
+            answer = await self._wire.exchange(
+                call.method,
+                self._origin + call.path,
+                key=self._key,
+                params=call.query,
+                body=call.body,
+                timeout=patience.timeout,
+            )
+        except ConnectionFailedError as error:
+            if call.is_billing and error.was_sent:
+                raise self._lost(attempt, lose, error) from error.__cause__
+            raise
+        except anyio.get_cancelled_exc_class() as cancelled:
+            if call.is_billing:
+                self._lost(attempt, lose, cancelled)
+            raise
+        self._note_limit(answer, attempt.left_at)
+        return answer
+
+    def _read(
+        self, call: Call[T], answer: Answer, attempt: _Attempt, lose: Callable[[Lost], EggError]
+    ) -> T:
+        try:
+            return call.read(answer)
+        except EggError as error:
+            if call.is_billing and not is_refusal(error):
+                raise self._lost(attempt, lose, error) from error
+            raise
+
+    def _lost(
+        self, attempt: _Attempt, lose: Callable[[Lost], EggError], problem: BaseException
+    ) -> EggError:
+        assert attempt.sent_at is not None, "what was lost had been sent"
+        why = str(problem) or "cancelled before the answer came"
+        error = lose(Lost(why, attempt.sent_at, self._wall_clock()))
+        log.warning("%s", error)
+        return error
+
+    def _note_limit(self, answer: Answer, left_at: float) -> None:
+        if answer.status != 429:
+            self._limiter.answered(sent_at=left_at)
+            return
+        self._stats.rate_limited += 1
+        pause = retry_after(answer.headers)
+        cool_down = None if pause is None else min(pause, LONGEST_COOL_DOWN)
+        self._limiter.refused(sent_at=left_at, retry_after=cool_down)
+
+    def stream(self, url: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Stream]:
+        """A GET outside the API, without the key."""
+        self._stats.sent("download")
+        return self._wire.stream(url, headers)

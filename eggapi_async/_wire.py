@@ -1,0 +1,425 @@
+"""The only module that knows httpx: one exchange, or one stream, over a shared pool of connections.
+
+A pool is made per event loop on first use, and closed when that loop ends or the client is closed.
+It is one `httpx.AsyncClient` over "lanes", transports of one connection each: httpcore's own pool
+costs time that grows with connections times requests, and loses connections when requests are
+cancelled in its queue. Here nothing ever queues: whoever sends holds the limiter's turn.
+
+httpx exceptions end here, as `ConnectionFailedError`. Nothing here knows a path of the API, decides
+on a repetition, or keeps the key where a repr, a log or a traceback could show it.
+"""
+
+from __future__ import annotations
+
+import ssl
+import zlib
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, Final, NoReturn
+from urllib.request import getproxies, proxy_bypass
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import attrs
+import httpx
+
+from ._protocol import Answer
+from ._version import __version__
+from .errors import ConfigurationError, ConnectionFailedError
+
+MAX_BODY: Final = 8 * 1024 * 1024
+"""Bytes of an API answer that are read at most; a page of 100 tasks has about 40,000."""
+CONNECT_TIMEOUT: Final = 5.0
+POST_KEEPALIVE: Final = 1.0
+"""Seconds: a kept connection that the service has meanwhile closed makes a POST's fate
+uncertain."""
+KEEPALIVE: Final = 30.0
+"""Seconds: longer than the poll interval. A stale connection costs a GET only a repetition."""
+STALLED: Final = 30.0
+"""Seconds without a byte after which a download's connection is given up."""
+AGENT: Final = f"eggapi-async/{__version__}"
+
+
+HTTPClient = httpx.AsyncClient
+
+
+class ApiKey(httpx.Auth):
+    """The key, put on each request at the last moment and shown nowhere."""
+
+    def __init__(self, key: str) -> None:
+        is_usable = isinstance(key, str) and key.isascii() and key.isprintable() and " " not in key
+        if not is_usable or not key:
+            del key  # a traceback that prints locals must not show even a broken key
+            raise ConfigurationError("api_key: expected visible ASCII characters without spaces")
+        self._key = key
+
+    def __repr__(self) -> str:
+        return "<ApiKey ***>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an API key is not pickled")
+
+    def auth_flow(self, request: httpx.Request) -> Any:
+        """Add the documented header."""
+        request.headers["Authorization"] = f"Bearer {self._key}"
+        yield request
+
+    def redact(self, body: bytes) -> bytes:
+        """*body* without the key, which a debugging proxy may echo."""
+        return body.replace(self._key.encode(), b"***")
+
+
+# --- lanes -----------------------------------------------------------------------------------
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return httpx.create_ssl_context()
+
+
+@cache
+def _no_tls() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used: the URL is plain http
+
+
+@attrs.define(eq=False)
+class _Lane:
+    transport: httpx.AsyncHTTPTransport
+    kind: tuple[str, bool]
+    idle_since: float = 0.0
+
+
+class Lanes(httpx.AsyncBaseTransport):
+    """Connections, each a transport of its own; as many as requests are under way at once."""
+
+    def __init__(self) -> None:
+        self._idle: dict[tuple[str, bool], deque[_Lane]] = {}
+        self._is_closed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send *request* on an idle lane or a new one."""
+        lane = await self._check_out(request)
+        try:
+            response = await lane.transport.handle_async_request(request)
+        except BaseException:
+            await _drop(lane)
+            raise
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _LaneStream(response.stream, lane, self._check_in)
+        return response
+
+    async def _check_out(self, request: httpx.Request) -> _Lane:
+        # POSTs have lanes of their own, since theirs are kept alive for a moment only.
+        kind = (request.url.scheme, request.method == "POST")
+        idle = self._idle.setdefault(kind, deque())
+        if idle:
+            return idle.pop()
+        if request.url.scheme == "https":
+            verify = await anyio.to_thread.run_sync(_tls)
+        else:
+            verify = _no_tls()
+        return _Lane(_one_connection(request, verify), kind)
+
+    async def _check_in(self, lane: _Lane) -> None:
+        if self._is_closed:
+            await _drop(lane)
+            return
+        lane.idle_since = anyio.current_time()
+        idle = self._idle[lane.kind]
+        idle.append(lane)
+        while idle[0].idle_since < lane.idle_since - _keepalive(lane.kind):
+            await _drop(idle.popleft())
+
+    async def aclose(self) -> None:
+        """Close every lane that is idle; those in use close as they come back."""
+        self._is_closed = True
+        for idle in self._idle.values():
+            while idle:
+                await _drop(idle.pop())
+
+
+def _keepalive(kind: tuple[str, bool]) -> float:
+    return POST_KEEPALIVE if kind[1] else KEEPALIVE
+
+
+def _one_connection(request: httpx.Request, verify: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
+    kept = _keepalive((request.url.scheme, request.method == "POST"))
+    return httpx.AsyncHTTPTransport(
+        verify=verify,
+        proxy=_proxy(request.url),
+        limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=kept),
+    )
+
+
+def _proxy(url: httpx.URL) -> httpx.Proxy | None:
+    """The proxy that the environment names for *url* (HTTPS_PROXY, ALL_PROXY, NO_PROXY)."""
+    proxies = getproxies()
+    address = proxies.get(url.scheme) or proxies.get("all")
+    if not address or proxy_bypass(url.host):
+        return None
+    return httpx.Proxy(address if "://" in address else f"http://{address}")
+
+
+async def _drop(lane: _Lane) -> None:
+    with anyio.CancelScope(shield=True), suppress(Exception):
+        await lane.transport.aclose()
+
+
+class _LaneStream(httpx.AsyncByteStream):
+    def __init__(self, stream: httpx.AsyncByteStream, lane: _Lane, give_back: Any) -> None:
+        self._stream = stream
+        self._lane = lane
+        self._give_back = give_back
+        self._is_open = True
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            yield chunk
+
+    async def aclose(self) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
+        try:
+            await self._stream.aclose()
+        except BaseException:
+            await _drop(self._lane)
+            raise
+        await self._give_back(self._lane)
+
+
+# --- exchanges -------------------------------------------------------------------------------
+
+
+@attrs.define
+class Trace:
+    """What httpcore told of a request's progress: the proof that it was never sent."""
+
+    has_spoken: bool = False
+    has_sent: bool = False
+
+    async def __call__(self, name: str, info: Mapping[str, Any]) -> None:
+        """Note an event; a CONNECT to a proxy is not yet the request itself."""
+        self.has_spoken = True
+        if name.endswith("send_request_headers.started"):
+            self.has_sent |= info["request"].method != b"CONNECT"
+
+
+@attrs.define
+class _Home:
+    """What belongs to one event loop."""
+
+    token: object
+    http: httpx.AsyncClient
+    ending: AsyncGenerator[None, None]
+
+
+class Wire:
+    """Sends requests over a pool that it makes itself, or over the caller's *http_client*."""
+
+    def __init__(self, http_client: HTTPClient | None = None) -> None:
+        if http_client is not None and not isinstance(http_client, httpx.AsyncClient):
+            kind = type(http_client).__name__
+            raise ConfigurationError(f"http_client: expected an httpx.AsyncClient, got {kind}")
+        self._callers = http_client
+        self._home: _Home | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """True while connections of our own may be open."""
+        return self._home is not None
+
+    async def exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        key: ApiKey,
+        params: Mapping[str, int],
+        body: bytes | None,
+        timeout: float,
+    ) -> Answer:
+        """One request, one whole answer, within *timeout* seconds in all its phases.
+
+        Raises ConnectionFailedError, whose `was_sent` is False only where that is proved.
+        """
+        trace = Trace()
+        http = await self._http()
+        request = http.build_request(
+            method,
+            url,
+            params=params or None,
+            content=body,
+            headers=_API_HEADERS if body is None else _API_HEADERS_WITH_BODY,
+            timeout=_timeouts(timeout),
+            extensions={"trace": trace} if method == "POST" else None,
+        )
+        with _mapped(trace):
+            with anyio.fail_after(timeout):
+                response = await http.send(request, auth=key, stream=True, follow_redirects=False)
+                try:
+                    whole = await _read(response)
+                finally:
+                    await response.aclose()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status_code, headers, key.redact(whole))
+
+    @asynccontextmanager
+    async def stream(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Stream]:
+        """One GET without the key, its body still to be read."""
+        http = await self._http()
+        with _mapped(Trace()):
+            request = http.build_request(
+                "GET", url, headers={**_DOWNLOAD_HEADERS, **headers}, timeout=_timeouts(STALLED)
+            )
+            response = await http.send(request, auth=None, stream=True, follow_redirects=False)
+        try:
+            yield Stream(response)
+        finally:
+            await response.aclose()
+
+    async def _http(self) -> httpx.AsyncClient:
+        if self._callers is not None:
+            return self._callers
+        token = anyio.lowlevel.current_token()
+        if self._home is None or self._home.token != token:
+            http = httpx.AsyncClient(transport=Lanes(), trust_env=False, cookies=_no_cookies())
+            self._home = _Home(token, http, _close_at_the_end(http))
+            await anext(self._home.ending)
+        return self._home.http
+
+    async def aclose(self) -> None:
+        """Close the connections of our own. The caller's client is the caller's."""
+        home, self._home = self._home, None
+        if home is not None and home.token == anyio.lowlevel.current_token():
+            await home.ending.aclose()
+
+
+class Stream:
+    """An answer whose body is still on its way."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self.status = response.status_code
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it came, not decoded."""
+        with _mapped(Trace(has_sent=True)):
+            if self._response.is_stream_consumed:  # an answer that a test made from bytes
+                yield self._response.content
+                return
+            async for chunk in self._response.aiter_raw():
+                yield chunk
+
+
+def in_process(app: Any) -> HTTPClient:
+    """A client whose every request goes to the ASGI application *app*, without a network."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), cookies=_no_cookies())
+
+
+def _timeouts(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=min(CONNECT_TIMEOUT, seconds), pool=None)
+
+
+async def _close_at_the_end(http: httpx.AsyncClient) -> AsyncGenerator[None, None]:
+    # Every event loop closes its asynchronous generators before it ends: so does this one close the
+    # connections, while their loop can still do it, though nobody closed the client.
+    try:
+        yield
+    finally:
+        await http.aclose()
+
+
+def _no_cookies() -> CookieJar:
+    """A jar that keeps nothing: cookies would tie requests together, and grow for weeks."""
+    return CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+
+
+# Identity: a compressed answer of a megabyte may be a gigabyte, and the pages are small.
+_API_HEADERS = {"User-Agent": AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
+_API_HEADERS_WITH_BODY = {**_API_HEADERS, "Content-Type": "application/json"}
+_DOWNLOAD_HEADERS = {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+
+
+async def _read(response: httpx.Response) -> bytes:
+    """The whole body, decoded where it was compressed in spite of our wish; at most MAX_BODY."""
+    if response.is_stream_consumed:  # an answer that a test made from bytes
+        return response.content
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise _too_long()
+    return _inflated(bytes(body), response.headers.get("content-encoding", "identity"))
+
+
+def _inflated(body: bytes, encoding: str) -> bytes:
+    if encoding.lower() not in ("gzip", "deflate"):
+        return body
+    with suppress(zlib.error):
+        unpacked = zlib.decompressobj(47).decompress(body, MAX_BODY + 1)
+        if len(unpacked) > MAX_BODY:
+            raise _too_long()
+        return unpacked
+    return body
+
+
+def _too_long() -> ConnectionFailedError:
+    return ConnectionFailedError(f"an answer of more than {MAX_BODY} bytes", was_sent=True)
+
+
+# --- errors ----------------------------------------------------------------------------------
+
+_BEFORE_SENDING = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
+_FOREIGN = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError)
+
+
+@contextmanager
+def _mapped(trace: Trace) -> Iterator[None]:
+    """Turn every exception of the network into ConnectionFailedError.
+
+    Not sent is what is proved: an exception that only comes before sending, or any failure of a
+    connection that told of its progress, as long as no request headers were reported to leave.
+    """
+    try:
+        yield
+    except _FOREIGN as exc:
+        is_early = isinstance(exc, _BEFORE_SENDING) or trace.has_spoken
+        raise ConnectionFailedError(
+            _words(exc), is_passing=_is_passing(exc), was_sent=trace.has_sent or not is_early
+        ) from _scrubbed(exc)
+
+
+def _words(exc: Exception) -> str:
+    if type(exc) is TimeoutError:
+        return "no whole answer within the timeout"
+    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+
+
+def _is_passing(exc: BaseException | None) -> bool:
+    """False where trying again cannot help: no trust in the certificate, or an unusable URL."""
+    while exc is not None:
+        if isinstance(exc, (ssl.SSLCertVerificationError, httpx.UnsupportedProtocol)):
+            return False
+        exc = exc.__cause__ or exc.__context__
+    return True
+
+
+def _scrubbed(exc: Exception) -> Exception:
+    """*exc* without what it drags along: the frames of the HTTP library have the key in them."""
+    exc.__traceback__ = exc.__cause__ = exc.__context__ = None
+    if isinstance(exc, httpx.RequestError):
+        exc._request = None
+    return exc

@@ -1,0 +1,461 @@
+"""The front door: `AsyncEggClient`, and the `GenerationTask` that it hands out.
+
+Composition only: what is sent is in `_protocol`, when and how often in `_transport`, waiting in
+`_hub`, buying in `_submission`, files in `_downloads`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import warnings
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypedDict, TypeVar, Unpack
+from urllib.parse import urlsplit
+
+import anyio
+import attrs
+
+from . import _protocol
+from ._batch import Batch
+from ._downloads import MAX_BYTES, Downloads
+from ._hub import Hub, Watch
+from ._polling import PollPolicy
+from ._protocol import Call
+from ._retry import Patience, RetryPolicy
+from ._submission import Submissions, Uncertain
+from ._transport import Transport
+from ._wire import ApiKey, HTTPClient, Wire
+from .errors import (
+    ConfigurationError,
+    SubmissionUncertainError,
+    TaskTimeoutError,
+)
+from .limiter import RateLimiter
+from .models import (
+    DEFAULT_MODEL,
+    GenerationRequest,
+    Page,
+    Stats,
+    TaskSnapshot,
+    UsageRecord,
+    UsageSummary,
+    is_safe_url,
+)
+
+__all__ = ["AsyncEggClient", "GenerationTask"]
+
+T = TypeVar("T")
+WAIT = 600.0
+"""Seconds: a 4k picture has been seen to take 282."""
+
+
+class GenerationOptions(TypedDict, total=False):
+    """The fields of a `GenerationRequest` that go beside the prompt; None is the same as absent."""
+
+    model: str | None
+    negative_prompt: str | None
+    aspect_ratio: str | None
+    num_outputs: int | None
+    resolution: str | None
+    image_urls: Iterable[str] | None
+    duration: int | None
+    webhook_url: str | None
+    extra: Mapping[str, Any] | None
+
+
+@attrs.frozen
+class _Engines:
+    """What a client and those made from it by `with_options` share."""
+
+    limiter: RateLimiter
+    stats: Stats
+    wire: Wire
+    transport: Transport
+    hub: Hub
+    submissions: Submissions
+    downloads: Downloads
+
+
+def _wall_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+class AsyncEggClient:
+    """A client of the Egg API for asyncio (and trio).
+
+    api_key      the key; otherwise the environment's EGGAPI_API_KEY
+    base_url     where the API is; otherwise EGGAPI_BASE_URL, otherwise the real service. https, or
+                 plain http to this very machine
+    model        the model of requests that name none
+    limiter      the limits of the key; give one to several clients that share a key
+    retry        how a call is repeated while that is safe
+    polling      how open tasks are watched
+    timeout      seconds that one attempt of one call may take in all its phases
+    http_client  an `httpx.AsyncClient` to send with, which stays yours to close
+
+    Use it as `async with AsyncEggClient() as egg:`, or call `aclose()`. One client serves any
+    number of coroutines, and event loops that follow each other. Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        model: str = DEFAULT_MODEL,
+        limiter: RateLimiter | None = None,
+        retry: RetryPolicy = RetryPolicy(),
+        polling: PollPolicy = PollPolicy(),
+        timeout: float = 30.0,
+        http_client: HTTPClient | None = None,
+    ) -> None:
+        self._is_owner = False
+        key = ApiKey(api_key or os.environ.get("EGGAPI_API_KEY", "").strip())
+        del api_key  # so that no traceback with locals can show it
+        self._model = model
+        self._patience = Patience(timeout, retry)
+        limiter, stats, wire = limiter or RateLimiter(), Stats(), Wire(http_client)
+        transport = Transport(
+            wire=wire,
+            key=key,
+            origin=_origin(base_url or os.environ.get("EGGAPI_BASE_URL", "").strip()),
+            limiter=limiter,
+            stats=stats,
+            poll_patience=self._patience,
+            dice=random.random,
+            wall_clock=_wall_clock,
+        )
+        hub = Hub(transport=transport, policy=polling, stats=stats)
+        submissions = Submissions(transport=transport, hub=hub, wall_clock=_wall_clock)
+        downloads = Downloads(transport=transport, dice=random.random)
+        self._engines = _Engines(limiter, stats, wire, transport, hub, submissions, downloads)
+        self._is_owner = True
+
+    def __repr__(self) -> str:
+        hub = self._engines.hub
+        return f"<AsyncEggClient {len(hub.unfinished)} unfinished, {hub.waited} awaited>"
+
+    # --- life --------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections. Tasks go on at the service: see `unfinished`. Safe to repeat."""
+        if self._is_owner:
+            await self._engines.wire.aclose()
+
+    def __del__(self) -> None:
+        if self._is_owner and self._engines.wire.is_open:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+
+    def with_options(
+        self,
+        *,
+        model: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+    ) -> AsyncEggClient:
+        """A client with other options over the same connections, limiter, tasks and counters.
+
+        Closing it does nothing: the first client owns the connections.
+        """
+        other = object.__new__(AsyncEggClient)
+        other._is_owner = False
+        other._engines = self._engines
+        other._model = self._model if model is None else model
+        other._patience = Patience(
+            self._patience.timeout if timeout is None else timeout,
+            self._patience.retry if retry is None else retry,
+        )
+        return other
+
+    # --- generating --------------------------------------------------------------------------
+
+    async def generate(
+        self,
+        prompt: str | GenerationRequest,
+        *,
+        uncertain: Uncertain = "raise",
+        **options: Unpack[GenerationOptions],
+    ) -> GenerationTask:
+        """Submit one generation (POST /v1/generate) and return its task, not yet finished.
+
+        *prompt* is a text, or a `GenerationRequest`; *options* are the request's other fields.
+        *uncertain* says what to do when the answer is lost and the task may exist: "raise"
+        SubmissionUncertainError, or "verify" by the task list, for callers who alone use the key:
+        adopt the one task that it must be, submit again when there is none, else raise.
+
+        Raises InvalidRequestError before anything is sent, and the errors of `APIError`. When it is
+        cancelled while the POST is under way, the answer is awaited for up to 5 s, so that the
+        task is in `unfinished`.
+        """
+        request = self._request(prompt, options)
+        watch = await self._engines.submissions.submit(request, self._patience, uncertain)
+        return GenerationTask(self, watch)
+
+    async def run(
+        self,
+        prompt: str | GenerationRequest,
+        *,
+        timeout: float | None = WAIT,
+        uncertain: Uncertain = "raise",
+        **options: Unpack[GenerationOptions],
+    ) -> TaskSnapshot:
+        """`generate` and `result` in one: the completed task."""
+        task = await self.generate(prompt, uncertain=uncertain, **options)
+        return await task.result(timeout=timeout)
+
+    def map(
+        self,
+        requests: Iterable[Any] | AsyncIterable[Any],
+        *,
+        in_flight: int = 200,
+        timeout: float | None = WAIT,
+        save_to: str | os.PathLike[str] | None = None,
+        uncertain: Uncertain = "raise",
+    ) -> Batch:
+        """Generate many: prompts, mappings or `GenerationRequest`s from any iterable, read lazily.
+
+        At most *in_flight* are under way at once; each may take *timeout* seconds; *save_to* is a
+        folder for the pictures. `await` it for a list of outcomes in input order, or use it as
+        `async with egg.map(...) as run: async for outcome in run: ...` for outcomes as they finish.
+        Failures are values: see `Outcome`.
+        """
+
+        async def make(request: GenerationRequest) -> TaskSnapshot:
+            return await self.run(request, timeout=timeout, uncertain=uncertain)
+
+        async def save(task: TaskSnapshot) -> list[Path]:
+            return await self.download(task, _as_folder(save_to))
+
+        return Batch(
+            requests,
+            in_flight=in_flight,
+            read=lambda item: GenerationRequest.of(item, model=self._model),
+            make=make,
+            save=None if save_to is None else save,
+        )
+
+    def _request(
+        self, prompt: str | GenerationRequest, options: GenerationOptions
+    ) -> GenerationRequest:
+        given = {name: value for name, value in options.items() if value is not None}
+        if isinstance(prompt, GenerationRequest):
+            fields = attrs.asdict(prompt, recurse=False)
+            return GenerationRequest.of({**fields, **given}) if given else prompt
+        return GenerationRequest.of({"model": self._model, **given, "prompt": prompt})
+
+    async def reconcile(self, error: SubmissionUncertainError) -> tuple[TaskSnapshot, ...]:
+        """The listed tasks that could be the lost one, for an *error* from any process."""
+        return await self._engines.submissions.reconcile(error, self._patience)
+
+    # --- tasks -------------------------------------------------------------------------------
+
+    def task(self, task_id: str) -> GenerationTask:
+        """A handle for a known id; makes no request."""
+        return GenerationTask(self, self._engines.hub.watch(_protocol.checked_task_id(task_id)))
+
+    async def get_task(self, task_id: str) -> TaskSnapshot:
+        """The task as it is now (GET /v1/tasks/{id}). Raises NotFoundError."""
+        return await self._call(_protocol.get_task(_protocol.checked_task_id(task_id)))
+
+    async def tasks_page(self, page: int = 1, per_page: int = 20) -> Page[TaskSnapshot]:
+        """One page of all tasks of the key (GET /v1/tasks); *per_page* at most 100."""
+        return await self._call(_protocol.list_tasks(page=page, per_page=per_page))
+
+    async def tasks(self, *, max_items: int | None = None) -> AsyncIterator[TaskSnapshot]:
+        """All tasks of the key, in the service's order, each once; *max_items* at most."""
+        seen: set[str] = set()
+        async for task in self._items(_protocol.list_tasks):
+            if max_items is not None and len(seen) >= max_items:
+                return
+            if task.id not in seen:  # new tasks push old ones to the next page
+                seen.add(task.id)
+                yield task
+
+    async def usage_summary(self) -> list[UsageSummary]:
+        """What was used, by model (GET /v1/usage/summary)."""
+        return await self._call(_protocol.usage_summary())
+
+    async def usage(self) -> AsyncIterator[UsageRecord]:
+        """All usage records (GET /v1/usage), as they come: their fields are not documented."""
+        async for record in self._items(_protocol.usage):
+            yield record
+
+    @property
+    def unfinished(self) -> tuple[GenerationTask, ...]:
+        """The tasks submitted by this client that have not ended, as far as is known.
+
+        What a bot must store when it shuts down; `egg.task(id)` takes them up again. A task that
+        nobody has waited for is dropped after a day.
+        """
+        return tuple(GenerationTask(self, watch) for watch in self._engines.hub.unfinished)
+
+    @property
+    def stats(self) -> Stats:
+        """Counters since the client was made."""
+        return self._engines.stats
+
+    # --- files -------------------------------------------------------------------------------
+
+    async def download(
+        self,
+        source: TaskSnapshot | str,
+        destination: str | os.PathLike[str],
+        *,
+        max_bytes: int = MAX_BYTES,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """Fetch the outputs of a completed task, or one URL, into files; returns their paths.
+
+        *destination* is a folder, where files are named by the task's id, or a file's name for a
+        single output. Files appear whole or not at all; an existing one stays unless *overwrite*,
+        but one that an earlier download of the same task left is taken as it is. *max_bytes* bounds
+        each file. Raises DownloadError.
+        """
+        refresh = None
+        if isinstance(source, TaskSnapshot):
+            refresh = self.task(source.id).refresh  # where the URLs have expired
+        return await self._engines.downloads.save(
+            source,
+            destination,
+            policy=self._patience.retry,
+            max_bytes=max_bytes,
+            overwrite=overwrite,
+            refresh=refresh,
+        )
+
+    async def _call(self, call: Call[T]) -> T:
+        return await self._engines.transport.call(
+            call, self._patience, accept=lambda value, _: value
+        )
+
+    async def _items(self, list_page: Callable[..., Call[Page[T]]]) -> AsyncIterator[T]:
+        number, total = 1, 1
+        while number <= total:
+            page = await self._call(list_page(page=number, per_page=_protocol.PAGE_LIMIT))
+            for item in page.items:
+                yield item
+            number, total = number + 1, page.total_pages if page.items else 0
+
+
+class GenerationTask:
+    """A generation that was submitted: await it, watch it, save its pictures.
+
+    Any number of coroutines may wait for one task; all waits of a client share one poll.
+    """
+
+    __slots__ = ("_client", "_watch")
+
+    def __init__(self, client: AsyncEggClient, watch: Watch) -> None:
+        self._client = client
+        self._watch = watch
+
+    def __repr__(self) -> str:
+        return f"<GenerationTask {self.id} {self.status or 'not looked at yet'}>"
+
+    @property
+    def id(self) -> str:
+        """The service's id, `gen_…`; `egg.task(id)` makes a handle from it, in any process."""
+        return self._watch.task_id
+
+    @property
+    def request(self) -> GenerationRequest | None:
+        """What was asked for; None for a handle made from an id."""
+        return self._watch.request
+
+    @property
+    def snapshot(self) -> TaskSnapshot | None:
+        """The task as it was last seen; None for a handle made from an id and never looked at."""
+        return self._watch.snapshot
+
+    @property
+    def status(self) -> str | None:
+        """The last status seen, in the service's word."""
+        return self._watch.snapshot.status if self._watch.snapshot else None
+
+    @property
+    def done(self) -> bool:
+        """True when the task has ended, well or badly, as far as is known."""
+        return self._watch.is_done
+
+    def __await__(self) -> Generator[Any, Any, TaskSnapshot]:
+        return self.result().__await__()
+
+    async def result(self, timeout: float | None = WAIT) -> TaskSnapshot:
+        """Wait for the end, at most *timeout* seconds (None: for ever); the completed task.
+
+        Raises TaskFailedError when the generation failed, TaskTimeoutError when the time is over:
+        the task goes on, and can be awaited again. Passing failures of polls are waited out;
+        AuthenticationError, PermissionDeniedError and a lasting NotFoundError end the wait.
+        """
+        hub = self._client._engines.hub
+        with anyio.move_on_after(timeout):
+            return await hub.result(self._watch)
+        if self._watch.is_done:  # it came at the last moment
+            return await hub.result(self._watch)
+        assert timeout is not None, "only a time-out ends the wait without a result"
+        raise TaskTimeoutError(self.id, timeout=timeout, snapshot=self.snapshot)
+
+    async def refresh(self) -> TaskSnapshot:
+        """Ask for the task once, now (GET /v1/tasks/{id})."""
+        task = await self._client.get_task(self.id)
+        self._client._engines.hub.show(task)
+        return task
+
+    async def updates(self) -> AsyncIterator[TaskSnapshot]:
+        """A snapshot at every change that is seen, beginning with what is known; the last is final.
+
+        A failed task ends the iteration like a completed one, without an error.
+        """
+        hub, watch, version = self._client._engines.hub, self._watch, 0
+        while True:
+            if watch.version == version:
+                await hub.change(watch, version)
+            version = watch.version
+            assert watch.snapshot is not None, "a version beyond the first has a snapshot"
+            task = watch.snapshot
+            yield task
+            if task.is_final:
+                return
+
+    async def save(
+        self,
+        destination: str | os.PathLike[str],
+        *,
+        timeout: float | None = WAIT,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """Wait if needed, then download every output; see `AsyncEggClient.download`."""
+        task = await self.result(timeout)
+        return await self._client.download(task, destination, overwrite=overwrite)
+
+
+def _as_folder(path: str | os.PathLike[str] | None) -> str:
+    return os.path.join(os.fspath(path or "."), "")
+
+
+def _origin(base_url: str) -> str:
+    """*base_url* without a trailing slash, if it is safe to send a key there."""
+    url = (base_url or _protocol.DEFAULT_ORIGIN).rstrip("/")
+    if not is_safe_url(url):
+        raise ConfigurationError(
+            f"base_url: expected an https URL (plain http only to this machine), got {url!r}"
+        )
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigurationError("base_url: expected no user, password, query or fragment in it")
+    return url

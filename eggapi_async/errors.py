@@ -1,0 +1,294 @@
+"""What can go wrong, named by what the caller can do about it.
+
+EggError
+├─ ConfigurationError (ValueError)     no key, bad base URL, plain http to a host that is not
+loopback
+├─ InvalidRequestError (ValueError)    refused before sending; names the field
+├─ APIError                            the service answered, and said no
+│  ├─ BadRequestError                  400
+│  ├─ AuthenticationError              401
+│  ├─ PermissionDeniedError            403
+│  │  └─ InsufficientBalanceError      403 INSUFFICIENT_BALANCE
+│  ├─ NotFoundError                    404
+│  ├─ RateLimitedError                 429
+│  └─ ServerError                      5xx
+├─ ConnectionFailedError               no usable answer, and nothing was bought: safe to repeat
+├─ SubmissionUncertainError            a billing POST left, its answer was lost
+├─ UnexpectedResponseError             not the documented shape
+├─ TaskFailedError                     the generation itself failed
+├─ TaskTimeoutError (TimeoutError)     we stopped waiting; the service did not
+├─ BudgetExceededError                 refused before sending: it could cost too much
+├─ DownloadError                       a picture could not be fetched or stored whole
+├─ JournalError                        the record of a batch cannot be trusted or written
+└─ WebhookVerificationError            a delivery that is not provably genuine
+
+`SubmissionUncertainError` is deliberately not a kind of `ConnectionFailedError`: whoever catches
+that one to try again would pay twice. Every error can be pickled, and none holds the API key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from .models import GenerationRequest, TaskSnapshot
+
+__all__ = [
+    "APIError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BudgetExceededError",
+    "ConfigurationError",
+    "ConnectionFailedError",
+    "DownloadError",
+    "EggError",
+    "InsufficientBalanceError",
+    "InvalidRequestError",
+    "JournalError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "RateLimitedError",
+    "ServerError",
+    "SubmissionUncertainError",
+    "TaskFailedError",
+    "TaskTimeoutError",
+    "UnexpectedResponseError",
+    "WebhookVerificationError",
+]
+
+SHOWN = 200
+"""Characters of a foreign text (a value, a body) that a message quotes at most."""
+
+
+def excerpt(value: object) -> str:
+    """The start of *value* as a message may quote it."""
+    shown = repr(value)
+    return shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
+
+
+class EggError(Exception):
+    """The root of everything that this package raises on purpose. Never raised itself."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only constructors defeat the default pickling; private attributes (callables that
+        # belong to a live client) stay behind.
+        public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return _rebuild, (type(self), self.args, public)
+
+
+def _rebuild(kind: type[EggError], args: tuple[Any, ...], public: dict[str, Any]) -> EggError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(public)
+    return error
+
+
+class ConfigurationError(EggError, ValueError):
+    """The client cannot be set up like this: no key, a bad base URL, an impossible limit."""
+
+
+class InvalidRequestError(EggError, ValueError):
+    """A request was refused before it was sent: *field* holds *value*, *expected* says the rule."""
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{field}: expected {expected}, got {excerpt(value)}")
+        self.field = field
+        self.value = value
+        self.expected = expected
+
+
+class APIError(EggError):
+    """The service answered with an error.
+
+    *status_code* is the HTTP status, *code* the service's own word for it (`VALIDATION_ERROR`; None
+    where the answer had no envelope), *message* its text, *request_id* its `X-Request-Id` if any.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int,
+        code: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        head = f"{status_code} {code}" if code else str(status_code)
+        tail = f" (request {request_id})" if request_id else ""
+        super().__init__(f"{head}: {message}{tail}")
+        self.status_code = status_code
+        self.code = code
+        self.message = message
+        self.request_id = request_id
+
+
+class BadRequestError(APIError):
+    """400: malformed request, or a field out of range (the message names it)."""
+
+
+class AuthenticationError(APIError):
+    """401: the key is missing, malformed, inactive or expired."""
+
+
+class PermissionDeniedError(APIError):
+    """403: the account is suspended, or may not do this."""
+
+
+class InsufficientBalanceError(PermissionDeniedError):
+    """403 INSUFFICIENT_BALANCE: the balance cannot cover the result."""
+
+
+class NotFoundError(APIError):
+    """404: no such task."""
+
+
+class RateLimitedError(APIError):
+    """429: more requests than the key's plan or the address may send.
+
+    *retry_after* is the pause in seconds that the service asked for, or None. Raised only when the
+    pause is longer than the policy allows, or when the refusals outlasted the policy's deadline.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int = 429,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, status_code=status_code, code=code, request_id=request_id)
+        self.retry_after = retry_after
+
+
+class ServerError(APIError):
+    """5xx: the service or a proxy before it failed."""
+
+
+class ConnectionFailedError(EggError):
+    """No usable answer came, and nothing was bought: the call is safe to repeat.
+
+    *is_passing* is False where repeating cannot help, as with a certificate that is not trusted.
+    *was_sent* is False where it is proved that the request never left.
+    """
+
+    def __init__(self, message: str, *, is_passing: bool = True, was_sent: bool = False) -> None:
+        super().__init__(message)
+        self.is_passing = is_passing
+        self.was_sent = was_sent
+
+
+class SubmissionUncertainError(EggError):
+    """A billing POST left and no usable answer came: the task may exist, and may cost.
+
+    It is never sent again by itself, since the API knows no idempotency key. *request* is what was
+    sent, *sent_at* and *lost_at* (aware datetimes, this machine's clock) bound the time in which
+    the service may have taken it. *candidates* are the listed tasks that could be it, where they
+    were looked for already (`uncertain="verify"`); `await error.reconcile()` looks for them now.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        request: GenerationRequest,
+        sent_at: datetime,
+        lost_at: datetime,
+        candidates: tuple[TaskSnapshot, ...] = (),
+        reconcile: Callable[[], Awaitable[tuple[TaskSnapshot, ...]]] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.request = request
+        self.sent_at = sent_at
+        self.lost_at = lost_at
+        self.candidates = candidates
+        self._reconcile = reconcile
+        self._doubt: Any = None  # set and read by whoever submitted
+
+    async def reconcile(self) -> tuple[TaskSnapshot, ...]:
+        """The listed tasks that could be the lost one; reads the task list, buys nothing.
+
+        Same model and type, created in the window by the service's own clock, unknown to the client
+        that sent it. An empty answer soon after the loss is no proof: the list may lag.
+        Raises ConfigurationError on an error that was pickled: it has lost its client;
+        `AsyncEggClient.reconcile(error)` takes it.
+        """
+        if self._reconcile is None:
+            raise ConfigurationError("a copied error: use AsyncEggClient.reconcile(error)")
+        return await self._reconcile()
+
+
+class UnexpectedResponseError(EggError):
+    """The answer does not have the documented shape.
+
+    *where* is the place (`$.data.status`), *status_code* the HTTP status, *body* the start of what
+    came.
+    """
+
+    def __init__(self, problem: str, *, where: str = "$", status_code: int, body: str = "") -> None:
+        super().__init__(f"{where}: {problem} (HTTP {status_code}, body starts with {body!r})")
+        self.where = where
+        self.status_code = status_code
+        self.body = body
+
+
+class TaskFailedError(EggError):
+    """The generation itself failed; it cost nothing. *task* is the final snapshot."""
+
+    def __init__(self, task: TaskSnapshot) -> None:
+        super().__init__(f"{task.id} failed: {task.error or 'the service gave no reason'}")
+        self.task = task
+
+    @property
+    def task_id(self) -> str:
+        """The id of the failed task."""
+        return self.task.id
+
+    @property
+    def is_moderation(self) -> bool:
+        """True when the service refused the content, so that the same prompt will fail again."""
+        return "moderation" in (self.task.error or "").lower()
+
+
+class TaskTimeoutError(EggError, TimeoutError):
+    """We stopped waiting; the service did not, and the picture may still come (and be billed).
+
+    *task_id* names it, *snapshot* is the last that was seen of it (None: nothing yet). Wait again
+    by `await egg.task(error.task_id)`.
+    """
+
+    def __init__(self, task_id: str, *, timeout: float, snapshot: TaskSnapshot | None) -> None:
+        status = snapshot.status if snapshot else "unknown"
+        super().__init__(
+            f"{task_id} was not finished after {timeout:g} s (last status: {status});"
+            f" it goes on: await egg.task({task_id!r}) waits again"
+        )
+        self.task_id = task_id
+        self.timeout = timeout
+        self.snapshot = snapshot
+
+
+class BudgetExceededError(EggError):
+    """Refused before sending, since it could cost more than was allowed."""
+
+
+class DownloadError(EggError):
+    """A picture could not be fetched or stored whole; nothing half-written was left.
+
+    *url* is where it was to come from, without its query (which may be a signature).
+    """
+
+    def __init__(self, problem: str, *, url: str) -> None:
+        shown = url.partition("?")[0]
+        super().__init__(f"{shown}: {problem}")
+        self.url = shown
+
+
+class JournalError(EggError):
+    """The record of a batch cannot be trusted or written; nothing more is submitted."""
+
+
+class WebhookVerificationError(EggError):
+    """A delivery that is not provably genuine. The only thing that verification ever raises."""
