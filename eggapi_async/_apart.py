@@ -25,11 +25,14 @@ async def apart(work: Callable[[], Awaitable[T]], *, grace: Callable[[], float] 
 
     The caller's cancellation goes on only when the work has ended, so that nothing is left behind.
     """
+    return await (_by_task if _is_asyncio() else _by_scopes)(work, grace)
+
+
+def _is_asyncio() -> bool:
     try:
-        asyncio.get_running_loop()
+        return asyncio.current_task() is not None  # trio as asyncio's guest has a loop, but no task
     except RuntimeError:
-        return await _by_scopes(work, grace)
-    return await _by_task(work, grace)
+        return False
 
 
 async def _by_task(work: Callable[[], Awaitable[T]], grace: Callable[[], float]) -> T:

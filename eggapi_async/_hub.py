@@ -248,7 +248,7 @@ class Hub:
         self.show(task)
 
     async def _sweep(self, ask: Sweep) -> None:
-        page = await self._transport.ask(_protocol.sweep_tasks(ask.page))
+        page = await self._transport.ask(_protocol.sweep_tasks(ask.page), first=True)
         for item in self._watchlist.seen_page(ask.page, page, now=anyio.current_time()):
             with suppress(BaseValidationError):  # a peek will say what is wrong with it
                 self.show(_protocol.snapshot(item))

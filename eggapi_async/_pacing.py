@@ -21,7 +21,7 @@ FLOOR: Final = 0.5
 """Requests per second that refusals never push below."""
 CUT: Final = 0.85
 """What a refusal leaves of the rate that was really used."""
-CLIMB: Final = 0.02
+CLIMB: Final = 0.005
 """Part of the rate that is regained per second without a refusal."""
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 20.0
@@ -99,6 +99,8 @@ class Pacer:
         self._climbed_at = now
         if self.per_second is not None:
             used = sum(1 for moment in self._taken if moment > now - 1.0)
+            # Few requests say nothing of the limit: somebody else may have used it up.
+            used = used if used > 2 else self._rate / 2
             self._rate = max(min(FLOOR, self.per_second), CUT * min(self._rate, used))
 
     def answered(self, now: float, *, sent_at: float) -> None:

@@ -10,7 +10,11 @@ fails half-way needs no clean-up and can never become a hot loop. No I/O, no clo
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Mapping
+from functools import partial
+from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 import attrs
@@ -25,6 +29,8 @@ PATIENCE: Final = 20.0
 TRUST: Final = 30.0
 """Seconds for which list entries alone are believed about a task; then it is asked for by name, and
 again whenever its age has doubled: a list that lags for ever must not hide a result."""
+PEEKS_AT_ONCE: Final = 64
+"""More are not planned before others are answered: a small budget must not be spent on a queue."""
 SWEEP_PAUSE: Final = 30.0
 SWEEP_PAUSE_MAX: Final = 300.0
 QUIET_MAX: Final = 30.0
@@ -113,6 +119,7 @@ class Watchlist:
     _total: int | None = attrs.field(init=False, default=None)
     _total_at: float = attrs.field(init=False, default=0.0)
     _growth: float = attrs.field(init=False, default=0.0)
+    _totals: deque[tuple[float, int]] = attrs.field(init=False, factory=partial(deque, maxlen=120))
     _per_page: int = attrs.field(init=False, default=100)
     _newest_first: bool = attrs.field(init=False, default=True)
     _round: _Round | None = attrs.field(init=False, default=None)
@@ -158,6 +165,7 @@ class Watchlist:
     def _start_afresh(self) -> None:
         """Forget the times of an earlier batch: they may come from another event loop's clock."""
         self._round, self._total, self._growth, self._yield = None, None, 0.0, 1.0
+        self._totals.clear()
         self._gap_until = self._off_until = self._quiet_until = -math.inf
         self._failures = self._fruitless = 0
         self._off_for, self._newest_first = SWEEP_PAUSE, True
@@ -178,6 +186,8 @@ class Watchlist:
     def next_due(self, now: float) -> float:
         """When to plan again, as a time; infinite when only answers can bring news."""
         waiting = [task for task in self._tasks.values() if not task.is_asked]
+        if len(self._tasks) - len(waiting) >= PEEKS_AT_ONCE:
+            return max(self._quiet_until, self._sweep_due(waiting))
         named = [task for task in waiting if now < self._off_until or self._is_by_name(task)]
         times = [task.due for task in named]
         times += [task.truth_due for task in waiting]
@@ -186,7 +196,7 @@ class Watchlist:
 
     def _sweep_due(self, waiting: list[Watched]) -> float:
         if self._round is not None and self._round.out:
-            return self._round.at + 2 * self.policy.interval
+            return math.inf
         ripe = min((t.ripe_at for t in waiting if not self._is_by_name(t)), default=math.inf)
         return max(self._gap_until, self._off_until, ripe)
 
@@ -197,8 +207,11 @@ class Watchlist:
 
     def _plan_peeks(self, now: float) -> list[Ask]:
         is_off = now < self._off_until
+        under_way = sum(task.is_asked for task in self._tasks.values())
         asks: list[Ask] = []
         for task_id, task in self._tasks.items():
+            if under_way + len(asks) >= PEEKS_AT_ONCE:
+                break
             if task.is_asked or now < min(task.due, task.truth_due):
                 continue
             if now >= task.truth_due or is_off or self._is_by_name(task):
@@ -240,24 +253,34 @@ class Watchlist:
 
     def _expected_pages(self, listed: list[Watched], now: float) -> dict[int, list[Watched]]:
         """The pages on which *listed* are expected: where they were, or where new ones come."""
-        unknown = sorted(
-            (task for task in listed if task.index is None), key=lambda t: t.since, reverse=True
-        )
+        total = (self._total or 0) + int(self._growth * (now - self._total_at))
         younger = sum(1 for task in self._tasks.values() if task.ripe_at > now)
-        places = {id(task): younger + rank for rank, task in enumerate(unknown)}
         crowd: dict[int, list[Watched]] = {}
-        for task in listed:
-            index = self._expected_index(task, places.get(id(task), 0), now)
+        for task in sorted(listed, key=attrgetter("since"), reverse=True):
+            if task.index is None or task.place is None:
+                index = self._expected_index(task, younger, total)
+                younger += 1
+            else:
+                index = total - task.place if self._newest_first else task.index
             crowd.setdefault(max(0, index) // self._per_page + 1, []).append(task)
         return crowd
 
-    def _expected_index(self, task: Watched, newness: int, now: float) -> int:
-        if self._total is None:
-            return newness
-        total = self._total + int(self._growth * (now - self._total_at))
-        if task.index is None or task.place is None:
-            return newness if self._newest_first else total - 1 - newness
-        return total - task.place if self._newest_first else task.index
+    def _expected_index(self, task: Watched, younger: int, total: int) -> int:
+        """Where a task that no page has shown yet should be: behind all that is younger."""
+        after = max(younger, total - self._total_when(task.since, total - younger))
+        return after if self._newest_first else total - 1 - after
+
+    def _total_when(self, moment: float, unknown: int) -> int:
+        """How many entries the list had at *moment*, if a page has told since."""
+        if not self._totals or moment < self._totals[0][0]:
+            return unknown
+        at = bisect_right(self._totals, moment, key=itemgetter(0))
+        then, total = self._totals[at - 1]
+        growth = self._growth
+        if at < len(self._totals):
+            later, more = self._totals[at]
+            growth = (more - total) / (later - then)
+        return total + int(growth * (moment - then))
 
     # --- answers -----------------------------------------------------------------------------
 
@@ -312,8 +335,11 @@ class Watchlist:
 
     def _note_total(self, page: Page[Mapping[str, Any]], now: float) -> None:
         self._per_page = page.per_page
-        if self._total is not None and now > self._total_at:
+        if self._total is None:
+            self._totals.append((now, page.total))
+        elif now > self._total_at:
             self._growth = max(0.0, (page.total - self._total) / (now - self._total_at))
+            self._totals.append((now, page.total))
         self._total, self._total_at = page.total, now
 
     def failed(self, ask: Ask, *, now: float) -> None:
@@ -342,9 +368,12 @@ class Watchlist:
     def _settle(self, now: float) -> None:
         """Close the round that has been answered, or that takes too long to wait for."""
         past = self._round
-        if past is None or (past.out and now < past.at + 2 * self.policy.interval):
+        if past is None or past.out:
             return
         self._round = None
+        took = now - past.at
+        if took > self.policy.interval / 2:  # a small budget: rest, so that peeks have their turn
+            self._gap_until = max(self._gap_until, now + min(took, self.policy.interval))
         for task in self._tasks.values():
             if task.ripe_at <= past.at and task.seen_at < past.at and not task.is_alone:
                 task.is_hidden = True

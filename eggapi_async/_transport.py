@@ -9,6 +9,7 @@ cancellation neither breaks a connection nor loses the id of a task that is paid
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -17,6 +18,7 @@ from itertools import count
 from typing import Final, TypeVar
 
 import anyio
+import anyio.lowlevel
 import attrs
 
 from ._apart import apart
@@ -54,8 +56,13 @@ class Lost:
 
 @attrs.define
 class _Attempt:
-    """One request on its way: when it left, by both clocks; None while it waits for its turn."""
+    """One request on its way: when it left, by both clocks; None while it waits for its turn.
 
+    A repetition's turn must come until *latest*, or else *refusal* stands, the error before it.
+    """
+
+    latest: float = math.inf
+    refusal: EggError | None = None
     left_at: float | None = None
     sent_at: datetime | None = None
 
@@ -110,35 +117,43 @@ class Transport:
         the last attempt raised.
         """
         started: float | None = None
+        attempt = _Attempt()
         for attempts in count(1):
-            attempt = _Attempt()
             try:
                 return await self._attempt(
                     call, patience, attempt, accept, lose, again=attempts > 1
                 )
             except EggError as error:
-                now = anyio.current_time()
-                started = started or attempt.left_at or now
+                if attempt.left_at is None:
+                    raise
+                started = attempt.left_at if started is None else started
                 delay = next_delay(
                     patience.retry,
                     error,
                     attempt=attempts,
-                    spent=now - started,
+                    spent=anyio.current_time() - started,
                     jitter=self._dice(),
                 )
                 if delay is None:
                     raise
                 log.info("%s %s goes again after %s", call.method, call.path, error)
+                attempt = _Attempt(started + patience.retry.deadline, error)
                 is_paced = isinstance(error, RateLimitedError)
             self._stats.retries += 1
             if not is_paced:  # after a 429 the limiter's cool-down is the pause
                 await anyio.sleep(delay)
         raise AssertionError("counting never ends")
 
-    async def ask(self, call: Call[T]) -> T:
-        """Send *call* once, in the line of the polls."""
+    async def ask(self, call: Call[T], *, first: bool = False) -> T:
+        """Send *call* once, in the line of the polls, or at its head."""
         return await self._attempt(
-            call, self._poll_patience, _Attempt(), _as_it_is, _cannot_lose, is_poll=True
+            call,
+            self._poll_patience,
+            _Attempt(),
+            _as_it_is,
+            _cannot_lose,
+            again=first,
+            is_poll=True,
         )
 
     async def _attempt(
@@ -153,8 +168,13 @@ class Transport:
         is_poll: bool = False,
     ) -> R:
         async def work() -> R:
-            await self._limiter.acquire(poll=is_poll, again=again)
+            with anyio.CancelScope(deadline=attempt.latest) as waiting:
+                await self._limiter.acquire(poll=is_poll, again=again)
+            if waiting.cancelled_caught and attempt.refusal is not None:
+                raise attempt.refusal
             try:
+                # The last moment at which a cancellation is known to cost nothing.
+                await anyio.lowlevel.checkpoint_if_cancelled()
                 answer = await self._send(call, patience, attempt, lose)
             finally:
                 self._limiter.release()
@@ -185,11 +205,11 @@ class Transport:
             )
         except ConnectionFailedError as error:
             if call.is_billing and error.was_sent:
-                raise self._lost(attempt, lose, error) from error.__cause__
+                raise self._lost(attempt, lose, str(error)) from error.__cause__
             raise
-        except anyio.get_cancelled_exc_class() as cancelled:
+        except anyio.get_cancelled_exc_class():
             if call.is_billing:
-                self._lost(attempt, lose, cancelled)
+                self._lost(attempt, lose, "cancelled before the answer came")
             raise
         self._note_limit(answer, attempt.left_at)
         return answer
@@ -201,15 +221,12 @@ class Transport:
             return call.read(answer)
         except EggError as error:
             if call.is_billing and not is_refusal(error):
-                raise self._lost(attempt, lose, error) from error
+                raise self._lost(attempt, lose, str(error)) from error
             raise
 
-    def _lost(
-        self, attempt: _Attempt, lose: Callable[[Lost], EggError], problem: BaseException
-    ) -> EggError:
+    def _lost(self, attempt: _Attempt, lose: Callable[[Lost], EggError], problem: str) -> EggError:
         assert attempt.sent_at is not None, "what was lost had been sent"
-        why = str(problem) or "cancelled before the answer came"
-        error = lose(Lost(why, attempt.sent_at, self._wall_clock()))
+        error = lose(Lost(problem, attempt.sent_at, self._wall_clock()))
         log.warning("%s", error)
         return error
 

@@ -41,6 +41,8 @@ KEEPALIVE: Final = 30.0
 """Seconds: longer than the poll interval. A stale connection costs a GET only a repetition."""
 STALLED: Final = 30.0
 """Seconds without a byte after which a download's connection is given up."""
+SHORTEST_SECRET: Final = 12
+"""Characters of a key that are looked for in answers at least."""
 AGENT: Final = f"eggapi-async/{__version__}"
 
 
@@ -69,7 +71,12 @@ class ApiKey(httpx.Auth):
         yield request
 
     def redact(self, body: bytes) -> bytes:
-        """*body* without the key, which a debugging proxy may echo."""
+        """*body* without the key, which a debugging proxy may echo.
+
+        A key so short that it could be part of any answer is a test's, and no secret.
+        """
+        if len(self._key) < SHORTEST_SECRET:
+            return body
         return body.replace(self._key.encode(), b"***")
 
 
@@ -86,10 +93,20 @@ def _no_tls() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used: the URL is plain http
 
 
+_Kind = tuple[str, bool]
+"""Where a lane leads, since that decides on its proxy too, and whether it is for POSTs: those have
+lanes of their own, which are kept alive for a moment only."""
+
+
+def _kind_of(request: httpx.Request) -> _Kind:
+    url = request.url
+    return f"{url.scheme}://{url.netloc.decode('ascii')}", request.method == "POST"
+
+
 @attrs.define(eq=False)
 class _Lane:
-    transport: httpx.AsyncHTTPTransport
-    kind: tuple[str, bool]
+    transport: httpx.AsyncBaseTransport
+    kind: _Kind
     idle_since: float = 0.0
 
 
@@ -97,7 +114,7 @@ class Lanes(httpx.AsyncBaseTransport):
     """Connections, each a transport of its own; as many as requests are under way at once."""
 
     def __init__(self) -> None:
-        self._idle: dict[tuple[str, bool], deque[_Lane]] = {}
+        self._idle: dict[_Kind, deque[_Lane]] = {}
         self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -113,10 +130,8 @@ class Lanes(httpx.AsyncBaseTransport):
         return response
 
     async def _check_out(self, request: httpx.Request) -> _Lane:
-        # POSTs have lanes of their own, since theirs are kept alive for a moment only.
-        kind = (request.url.scheme, request.method == "POST")
-        idle = self._idle.setdefault(kind, deque())
-        if idle:
+        kind = _kind_of(request)
+        if idle := self._idle.get(kind):
             return idle.pop()
         if request.url.scheme == "https":
             verify = await anyio.to_thread.run_sync(_tls)
@@ -129,10 +144,19 @@ class Lanes(httpx.AsyncBaseTransport):
             await _drop(lane)
             return
         lane.idle_since = anyio.current_time()
-        idle = self._idle[lane.kind]
-        idle.append(lane)
-        while idle[0].idle_since < lane.idle_since - _keepalive(lane.kind):
-            await _drop(idle.popleft())
+        self._idle.setdefault(lane.kind, deque()).append(lane)
+        for stale in self._take_stale(lane.idle_since):
+            await _drop(stale)
+
+    def _take_stale(self, now: float) -> list[_Lane]:
+        """The idle lanes whose connections nobody should use any more; they are idle no longer."""
+        stale: list[_Lane] = []
+        for kind, idle in list(self._idle.items()):
+            while idle and idle[0].idle_since < now - _keepalive(kind):
+                stale.append(idle.popleft())
+            if not idle:
+                del self._idle[kind]
+        return stale
 
     async def aclose(self) -> None:
         """Close every lane that is idle; those in use close as they come back."""
@@ -142,26 +166,33 @@ class Lanes(httpx.AsyncBaseTransport):
                 await _drop(idle.pop())
 
 
-def _keepalive(kind: tuple[str, bool]) -> float:
+def _keepalive(kind: _Kind) -> float:
     return POST_KEEPALIVE if kind[1] else KEEPALIVE
 
 
 def _one_connection(request: httpx.Request, verify: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
-    kept = _keepalive((request.url.scheme, request.method == "POST"))
-    return httpx.AsyncHTTPTransport(
-        verify=verify,
-        proxy=_proxy(request.url),
-        limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=kept),
-    )
+    kept = _keepalive(_kind_of(request))
+    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=kept)
+    address = _proxy(request.url)
+    try:
+        return httpx.AsyncHTTPTransport(verify=verify, proxy=address, limits=limits)
+    except (ImportError, ValueError, httpx.InvalidURL) as exc:
+        if address is None:
+            raise
+        # Not the address itself, nor what quotes it: a password may be in it.
+        scheme = address.partition(":")[0]
+        reason = "needs the package socksio" if isinstance(exc, ImportError) else "is not usable"
+        problem = f"the proxy that the environment names, {scheme}://…, {reason}"
+        raise ConfigurationError(problem) from None
 
 
-def _proxy(url: httpx.URL) -> httpx.Proxy | None:
+def _proxy(url: httpx.URL) -> str | None:
     """The proxy that the environment names for *url* (HTTPS_PROXY, ALL_PROXY, NO_PROXY)."""
     proxies = getproxies()
     address = proxies.get(url.scheme) or proxies.get("all")
     if not address or proxy_bypass(url.host):
         return None
-    return httpx.Proxy(address if "://" in address else f"http://{address}")
+    return address if "://" in address else f"http://{address}"
 
 
 async def _drop(lane: _Lane) -> None:
@@ -354,6 +385,7 @@ async def _read(response: httpx.Response) -> bytes:
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > MAX_BODY:
+            body.clear()  # whatever is in it, no traceback with locals has to show it
             raise _too_long()
     return _inflated(bytes(body), response.headers.get("content-encoding", "identity"))
 

@@ -1,0 +1,1 @@
+"""The suite: one file per module, time that never passes, and no network beyond loopback."""
