@@ -139,9 +139,12 @@ class Hub:
     def show(self, task: TaskSnapshot) -> None:
         """Take in what is known of a task now. An end is final; older news do not undo newer."""
         watch = self._watches.get(task.id)
-        if watch is None or not _is_news(watch.snapshot, task):
+        if watch is None:
             return
-        watch.snapshot, watch.not_found = task, 0
+        watch.not_found = 0
+        if not _is_news(watch.snapshot, task):
+            return
+        watch.snapshot = task
         watch.version += 1
         if task.is_final:
             self._unfinished.pop(watch.task_id, None)

@@ -31,6 +31,8 @@ TRUST: Final = 30.0
 again whenever its age has doubled: a list that lags for ever must not hide a result."""
 PEEKS_AT_ONCE: Final = 64
 """More are not planned before others are answered: a small budget must not be spent on a queue."""
+HIDDEN: Final = 15.0
+"""Seconds for which a task that its page did not show is asked for by name."""
 SWEEP_PAUSE: Final = 30.0
 SWEEP_PAUSE_MAX: Final = 300.0
 QUIET_MAX: Final = 30.0
@@ -90,7 +92,7 @@ class Watched:
     place: int | None = None
     status: str | None = None  # as last shown
     seen_at: float = -math.inf  # when a list page showed it
-    is_hidden: bool = False  # the list did not show it where it was expected
+    hidden_until: float = -math.inf  # the list did not show it where it was expected
     is_alone: bool = False  # no other open task is expected on its page
     is_asked: bool = False  # a peek is under way
 
@@ -104,6 +106,8 @@ class _Round:
     out: set[int]
     expected: int
     found: int = 0
+    ended_at: float = 0.0
+    is_broken: bool = False  # a page failed: what it did not show proves nothing
 
 
 @attrs.define
@@ -187,26 +191,25 @@ class Watchlist:
         """When to plan again, as a time; infinite when only answers can bring news."""
         waiting = [task for task in self._tasks.values() if not task.is_asked]
         if len(self._tasks) - len(waiting) >= PEEKS_AT_ONCE:
-            return max(self._quiet_until, self._sweep_due(waiting))
-        named = [task for task in waiting if now < self._off_until or self._is_by_name(task)]
+            return max(self._quiet_until, self._sweep_due(waiting, now))
+        named = [task for task in waiting if self._is_by_name(task, now)]
         times = [task.due for task in named]
         times += [task.truth_due for task in waiting]
-        times.append(self._sweep_due(waiting))
+        times.append(self._sweep_due(waiting, now))
         return max(self._quiet_until, min(times))
 
-    def _sweep_due(self, waiting: list[Watched]) -> float:
+    def _sweep_due(self, waiting: list[Watched], now: float) -> float:
         if self._round is not None and self._round.out:
             return math.inf
-        ripe = min((t.ripe_at for t in waiting if not self._is_by_name(t)), default=math.inf)
-        return max(self._gap_until, self._off_until, ripe)
+        listed = [task.ripe_at for task in waiting if not self._is_by_name(task, now)]
+        return max(self._gap_until, min(listed, default=math.inf))
 
-    def _is_by_name(self, task: Watched) -> bool:
-        if task.is_hidden or task.is_alone:
+    def _is_by_name(self, task: Watched, now: float) -> bool:
+        if now < max(task.hidden_until, self._off_until) or task.is_alone:
             return True
         return not self.policy.sweep or len(self._tasks) < 2
 
     def _plan_peeks(self, now: float) -> list[Ask]:
-        is_off = now < self._off_until
         under_way = sum(task.is_asked for task in self._tasks.values())
         asks: list[Ask] = []
         for task_id, task in self._tasks.items():
@@ -214,7 +217,7 @@ class Watchlist:
                 break
             if task.is_asked or now < min(task.due, task.truth_due):
                 continue
-            if now >= task.truth_due or is_off or self._is_by_name(task):
+            if now >= task.truth_due or self._is_by_name(task, now):
                 task.is_asked = True
                 task.due = now + self.policy.interval
                 task.truth_due = now + max(TRUST, now - task.since)
@@ -226,7 +229,11 @@ class Watchlist:
             return []
         if now < max(self._gap_until, self._off_until) or self._round is not None:
             return []
-        listed = [t for t in self._tasks.values() if t.ripe_at <= now and not t.is_hidden]
+        listed = [
+            task
+            for task in self._tasks.values()
+            if task.ripe_at <= now and task.hidden_until <= now
+        ]
         crowd = self._expected_pages(listed, now)
         pages = sorted(page for page, tasks in crowd.items() if len(tasks) > 1)
         for tasks in crowd.values():
@@ -319,14 +326,15 @@ class Watchlist:
             watched.index, watched.place = index, page.total - index
             if self._show(watched, item, now):
                 changed.append(item)
-        self._page_done(number, shown)
+        self._page_done(number, shown, now=now)
         return changed
 
     def _show(self, watched: Watched, item: Mapping[str, Any], now: float) -> bool:
         watched.seen_at = now
-        watched.is_hidden = False
+        watched.hidden_until = -math.inf
         if item.get("status") == "completed" and not item.get("output"):
-            watched.is_hidden, watched.due = True, now  # ended, but only a GET shows the picture
+            watched.hidden_until = now + HIDDEN  # ended, but only a GET shows the picture
+            watched.due = now
             return False
         watched.due = now + self.policy.interval
         is_news = watched.status != item.get("status")
@@ -345,7 +353,7 @@ class Watchlist:
     def failed(self, ask: Ask, *, now: float) -> None:
         """A poll brought nothing usable. When all of them do, be quiet for longer and longer."""
         if isinstance(ask, Sweep):
-            self._page_done(ask.page, 0)
+            self._page_done(ask.page, 0, now=now, is_broken=True)
         else:
             self.dropped(ask)
         if now >= self._quiet_until:
@@ -360,10 +368,12 @@ class Watchlist:
         elif ask.task_id in self._tasks:
             self._tasks[ask.task_id].is_asked = False
 
-    def _page_done(self, page: int, shown: int) -> None:
+    def _page_done(self, page: int, shown: int, *, now: float, is_broken: bool = False) -> None:
         if self._round is not None and page in self._round.out:
             self._round.out.discard(page)
             self._round.found += shown
+            self._round.ended_at = now
+            self._round.is_broken |= is_broken
 
     def _settle(self, now: float) -> None:
         """Close the round that has been answered, or that takes too long to wait for."""
@@ -371,12 +381,13 @@ class Watchlist:
         if past is None or past.out:
             return
         self._round = None
-        took = now - past.at
+        took = past.ended_at - past.at
         if took > self.policy.interval / 2:  # a small budget: rest, so that peeks have their turn
             self._gap_until = max(self._gap_until, now + min(took, self.policy.interval))
-        for task in self._tasks.values():
+        shown = () if past.is_broken else self._tasks.values()
+        for task in shown:
             if task.ripe_at <= past.at and task.seen_at < past.at and not task.is_alone:
-                task.is_hidden = True
+                task.hidden_until = now + HIDDEN
         self._yield = min(1.0, max(0.1, past.found / past.expected))
         self._judge(past, now)
 
@@ -400,5 +411,6 @@ class Watchlist:
 
     def _unhide(self) -> None:
         for task in self._tasks.values():
-            task.is_hidden = task.is_alone = False
+            task.is_alone = False
+            task.hidden_until = -math.inf
             task.index = task.place = None
