@@ -1,45 +1,51 @@
 """An asyncio client for the Egg API: submit generations, await them by the hundred, save them.
 
-Start at `AsyncEggClient`.
+Start at `AsyncEggClient`. Every public name is loaded when it is first used, so that importing the
+package costs next to nothing.
 """
 
-from ._batch import Batch
-from ._polling import PollPolicy
-from ._retry import RetryPolicy
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from ._version import __version__
-from .client import AsyncEggClient, GenerationTask
-from .errors import (
-    APIError,
-    AuthenticationError,
-    BadRequestError,
-    BudgetExceededError,
-    ConfigurationError,
-    ConnectionFailedError,
-    DownloadError,
-    EggError,
-    InsufficientBalanceError,
-    InvalidRequestError,
-    JournalError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitedError,
-    ServerError,
-    SubmissionUncertainError,
-    TaskFailedError,
-    TaskTimeoutError,
-    UnexpectedResponseError,
-    WebhookVerificationError,
-)
-from .limiter import RateLimiter
-from .models import (
-    GenerationRequest,
-    Outcome,
-    Page,
-    Stats,
-    TaskSnapshot,
-    UsageRecord,
-    UsageSummary,
-)
+
+if TYPE_CHECKING:
+    from ._batch import Batch
+    from ._polling import PollPolicy
+    from ._retry import RetryPolicy
+    from .client import AsyncEggClient, GenerationTask
+    from .errors import (
+        APIError,
+        AuthenticationError,
+        BadRequestError,
+        BudgetExceededError,
+        ConfigurationError,
+        ConnectionFailedError,
+        DownloadError,
+        EggError,
+        InsufficientBalanceError,
+        InvalidRequestError,
+        JournalError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitedError,
+        ServerError,
+        SubmissionUncertainError,
+        TaskFailedError,
+        TaskTimeoutError,
+        UnexpectedResponseError,
+        WebhookVerificationError,
+    )
+    from .limiter import RateLimiter
+    from .models import (
+        GenerationRequest,
+        Outcome,
+        Page,
+        Stats,
+        TaskSnapshot,
+        UsageRecord,
+        UsageSummary,
+    )
 
 __all__ = [
     "APIError",
@@ -77,3 +83,55 @@ __all__ = [
     "WebhookVerificationError",
     "__version__",
 ]
+
+_HOMES = {
+    "Batch": "_batch",
+    "PollPolicy": "_polling",
+    "RetryPolicy": "_retry",
+    "AsyncEggClient": "client",
+    "GenerationTask": "client",
+    "APIError": "errors",
+    "AuthenticationError": "errors",
+    "BadRequestError": "errors",
+    "BudgetExceededError": "errors",
+    "ConfigurationError": "errors",
+    "ConnectionFailedError": "errors",
+    "DownloadError": "errors",
+    "EggError": "errors",
+    "InsufficientBalanceError": "errors",
+    "InvalidRequestError": "errors",
+    "JournalError": "errors",
+    "NotFoundError": "errors",
+    "PermissionDeniedError": "errors",
+    "RateLimitedError": "errors",
+    "ServerError": "errors",
+    "SubmissionUncertainError": "errors",
+    "TaskFailedError": "errors",
+    "TaskTimeoutError": "errors",
+    "UnexpectedResponseError": "errors",
+    "WebhookVerificationError": "errors",
+    "RateLimiter": "limiter",
+    "GenerationRequest": "models",
+    "Outcome": "models",
+    "Page": "models",
+    "Stats": "models",
+    "TaskSnapshot": "models",
+    "UsageRecord": "models",
+    "UsageSummary": "models",
+}
+"""Where each public name lives."""
+_ROOMS = frozenset({"client", "emulator", "errors", "limiter", "models", "testing"})
+
+
+def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return import_module(f".{name}", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

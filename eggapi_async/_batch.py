@@ -8,16 +8,17 @@ has ended.
 from __future__ import annotations
 
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Awaitable,
     Callable,
     Generator,
     Iterable,
 )
+from contextlib import aclosing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import anyio
 from anyio.abc import TaskGroup
@@ -59,7 +60,7 @@ class Batch:
         self._read, self._make, self._save = read, make, save
         self._group: TaskGroup | None = None
         self._failure: Exception | None = None
-        self._is_over = False
+        self._is_open = False
         self.begun = 0
         """Items taken from the input."""
         self.ended = 0
@@ -76,16 +77,16 @@ class Batch:
             outcomes = [outcome async for outcome in run]
         return sorted(outcomes, key=lambda outcome: outcome.index)
 
-    async def __aenter__(self) -> AsyncIterator[Outcome]:
+    async def __aenter__(self) -> Self:
         if self._group is not None:
             raise RuntimeError("a batch runs once: call map() again")
-        send, self._outcomes = anyio.create_memory_object_stream[Outcome](self._in_flight)
-        self._send = send
+        self._send, self._outcomes = anyio.create_memory_object_stream[Outcome](self._in_flight)
         self._places = anyio.Semaphore(self._in_flight)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._group.start_soon(self._feed)
-        return self._as_they_end()
+        self._is_open = True
+        return self
 
     async def __aexit__(
         self,
@@ -94,29 +95,40 @@ class Batch:
         trace: TracebackType | None,
     ) -> None:
         assert self._group is not None, "the block was entered"
+        self._is_open = False
         self._group.cancel_scope.cancel()
-        # The group need not hear of the block's own error: it would only wrap it.
-        await self._group.__aexit__(None, None, None)
-        self._send.close()
-        self._outcomes.close()
+        try:
+            # The group need not hear of the block's own error: it would only wrap it.
+            await self._group.__aexit__(None, None, None)
+        finally:
+            self._send.close()
+            self._outcomes.close()
 
-    async def _as_they_end(self) -> AsyncIterator[Outcome]:
-        async for outcome in self._outcomes:
-            yield outcome
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        if not self._is_open:
+            raise RuntimeError("outcomes come inside the block: async with egg.map(...) as run")
+        with suppress(anyio.EndOfStream):
+            return await self._outcomes.receive()
         if self._failure is not None:
             raise self._failure
+        raise StopAsyncIteration
 
     async def _feed(self) -> None:
-        """Begin an item whenever there is a place; end the stream after the last."""
+        """Read an item whenever there is a place for it; end the stream after the last."""
         assert self._group is not None
+        await self._places.acquire()
         try:
-            async for item in _each(self._requests):
-                await self._places.acquire()
-                self._group.start_soon(self._run, self.begun, item)
-                self.begun += 1
+            async with aclosing(_each(self._requests)) as items:
+                async for item in items:
+                    self._group.start_soon(self._run, self.begun, item)
+                    self.begun += 1
+                    await self._places.acquire()
         except Exception as exc:  # the caller's own iterable: theirs to see, after what was begun
             self._failure = exc
-        for _ in range(self._in_flight):
+        for _ in range(self._in_flight - 1):
             await self._places.acquire()
         self._send.close()
 
@@ -139,7 +151,7 @@ class Batch:
         return Outcome(index=index, request=request, result=result, paths=tuple(paths))
 
 
-async def _each(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+async def _each(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item

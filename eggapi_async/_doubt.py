@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -35,8 +35,8 @@ class Doubt:
         """True when one listed task could be either's."""
         return (
             self is not other
-            and self.request.model == other.request.model
-            and bool(self.request.image_urls) == bool(other.request.image_urls)
+            and _sent(self.request, "model") == _sent(other.request, "model")
+            and _is_edit(self.request) == _is_edit(other.request)
             and self.sent_at - BEFORE <= other.lost_at + AFTER
             and other.sent_at - BEFORE <= self.lost_at + AFTER
         )
@@ -73,12 +73,23 @@ def candidates(
     return tuple(found.values())
 
 
+def _sent(request: GenerationRequest, name: str) -> Any:
+    """The field as it was sent: `extra` wins."""
+    return request.extra.get(name, getattr(request, name))
+
+
+def _is_edit(request: GenerationRequest) -> bool:
+    return bool(_sent(request, "image_urls"))
+
+
 def _fits(doubt: Doubt, task: TaskSnapshot, when: Window) -> bool:
+    """False for what the list contradicts; where it is silent, the task could be the lost one."""
     request = doubt.request
-    is_edit = task.type == "image_edit"
-    if task.model != request.model or is_edit != bool(request.image_urls):
+    if task.model not in ("", _sent(request, "model")):
         return False
-    if task.raw.get("prompt", request.prompt) != request.prompt:  # not documented, but if it comes
+    if task.type == ("image_generate" if _is_edit(request) else "image_edit"):
+        return False
+    if task.raw.get("prompt") not in (None, _sent(request, "prompt")):  # not documented
         return False
     return task.created_at is None or when.start <= task.created_at <= when.end
 
@@ -87,5 +98,6 @@ def is_past(tasks: Iterable[TaskSnapshot], when: Window) -> bool:
     """True when *tasks*, a list read so far, is newest first and already older than the window."""
     times = [task.created_at for task in tasks]
     known = [time for time in times if time is not None]
-    is_newest_first = all(a >= b for a, b in pairwise(known))
-    return bool(known) and len(known) == len(times) and is_newest_first and known[-1] < when.start
+    if not known or len(known) < len(times) or known[0] == known[-1]:  # no order to be seen
+        return False
+    return all(a >= b for a, b in pairwise(known)) and known[-1] < when.start

@@ -72,7 +72,10 @@ class Downloads:
 
         Raises DownloadError, and InvalidRequestError where a file name is given for many outputs.
         """
-        files = await anyio.to_thread.run_sync(plan, source, destination, overwrite)
+        if isinstance(source, str) and not is_safe_url(source):
+            raise _not_https(source)
+        url = source if isinstance(source, str) else source.url or ""
+        files = await _in_thread(url, destination, plan, source, destination, overwrite)
         paths: list[Path | None] = [None] * len(files)
         failures: list[EggError] = []
 
@@ -100,19 +103,17 @@ class Downloads:
         overwrite: bool,
         refresh: Callable[[], Awaitable[TaskSnapshot]] | None,
     ) -> Path:
-        if not overwrite and (kept := await anyio.to_thread.run_sync(whole_file, file)):
+        there = (file.url, file.folder)
+        if not overwrite and (kept := await _in_thread(*there, whole_file, file)):
             return kept
-        part = await _in_thread(file, Part.open, file)
+        part = await _in_thread(*there, Part.open, file)
         try:
             try:
                 await self._fill(file, part, policy, max_bytes)
             except _GoneError as gone:
-                if refresh is None:
-                    raise DownloadError(str(gone), url=file.url) from None
-                newer = await refresh()
-                file = attrs.evolve(file, url=_nth_url(newer, index, file))
+                file = await _renewed(file, index, refresh, gone)
                 await self._fill(file, part, policy, max_bytes)
-            return await _in_thread(file, part.publish, file, overwrite)
+            return await _in_thread(*there, part.publish, file, overwrite)
         except _GoneError as gone:
             raise DownloadError(str(gone), url=file.url) from None
         finally:
@@ -138,6 +139,7 @@ class Downloads:
                 if delay is None:
                     raise DownloadError(str(error), url=file.url) from error
             await anyio.sleep(delay)
+        raise AssertionError("counting never ends")
 
     async def _attempt(self, file: Output, part: Part, max_bytes: int) -> None:
         with anyio.move_on_after(PATIENCE):
@@ -145,15 +147,7 @@ class Downloads:
                 length = _begin(file, part, stream)
                 if length is not None and length > max_bytes:
                     raise _too_big(file, max_bytes)
-                buffer = bytearray()
-                async for chunk in stream.chunks():
-                    buffer += chunk
-                    if part.size + len(buffer) > max_bytes:
-                        raise _too_big(file, max_bytes)
-                    if len(buffer) >= CHUNK:
-                        await _in_thread(file, part.write, bytes(buffer))
-                        buffer.clear()
-                await _in_thread(file, part.write, bytes(buffer))
+                await _pour(file, part, stream, max_bytes)
                 _check(file, part, length)
             return
         raise ConnectionFailedError(f"not finished within {PATIENCE:g} s", is_passing=False)
@@ -161,23 +155,51 @@ class Downloads:
     @asynccontextmanager
     async def _open(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Stream]:
         """A GET of *url*, redirects followed, from https never to anything else."""
-        schemes = (urlsplit(url).scheme,)
+        scheme = "http"
         for _ in range(HOPS + 1):
-            if not is_safe_url(url) or urlsplit(url).scheme not in (*schemes, "https"):
-                raise DownloadError("expected an https URL", url=url)
+            if not is_safe_url(url) or urlsplit(url).scheme not in (scheme, "https"):
+                raise _not_https(url)
+            scheme = urlsplit(url).scheme
             async with self._transport.stream(url, headers) as stream:
                 if stream.status not in _REDIRECTS:
                     yield stream
                     return
-                url = urljoin(url, stream.headers.get("location", ""))
+                url = _next_url(url, stream.headers.get("location", ""))
         raise DownloadError(f"more than {HOPS} redirects", url=url)
+
+
+async def _pour(file: Output, part: Part, stream: Stream, max_bytes: int) -> None:
+    """Append the body to *part* in big pieces; what came before a break is kept too."""
+    buffer = bytearray()
+    try:
+        with anyio.CancelScope() as reading:
+            async for chunk in stream.chunks():
+                buffer += chunk
+                if part.size + len(buffer) > max_bytes:
+                    reading.cancel()  # an error here would leave generators behind, half run
+                elif len(buffer) >= CHUNK:
+                    await _write(file, part, buffer)
+    except ConnectionFailedError:
+        await _write(file, part, buffer)
+        raise
+    if part.size + len(buffer) > max_bytes:
+        raise _too_big(file, max_bytes)
+    await _write(file, part, buffer)
+
+
+async def _write(file: Output, part: Part, buffer: bytearray) -> None:
+    await _in_thread(file.url, file.folder, part.write, bytes(buffer))
+    buffer.clear()
 
 
 def _begin(file: Output, part: Part, stream: Stream) -> int | None:
     """Ready *part* for the body; the size it will have, None where nothing says so."""
-    if stream.status == 206 and part.continues(stream.headers.get("content-range", "")):
-        stated = stream.headers.get("content-length", "")
-        return part.size + int(stated) if stated.isdecimal() else None
+    length = _number(stream.headers.get("content-length", ""))
+    if stream.status == 206 and _continues(part, stream):
+        total = _number(stream.headers["content-range"].rpartition("/")[2])
+        size = total if length is None else total or part.size + length
+        part.is_framed |= size is not None
+        return size
     if stream.status in _EXPIRED:
         raise _GoneError(f"HTTP {stream.status}")
     if stream.status != 200:
@@ -187,9 +209,18 @@ def _begin(file: Output, part: Part, stream: Stream) -> int | None:
     if stream.headers.get("content-encoding", "identity") != "identity":
         raise DownloadError("the body is compressed, though that was declined", url=file.url)
     part.restart(stream.headers.get("etag", ""))
-    stated = stream.headers.get("content-length", "")
-    part.is_framed = stated.isdecimal() or "transfer-encoding" in stream.headers
-    return int(stated) if stated.isdecimal() else None
+    part.is_framed = length is not None or "transfer-encoding" in stream.headers
+    return length
+
+
+def _continues(part: Part, stream: Stream) -> bool:
+    """True when a 206 starts exactly where we are, in the version that we have begun."""
+    where, etag = stream.headers.get("content-range", ""), stream.headers.get("etag", "")
+    return part.continues(where, etag)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def _check(file: Output, part: Part, length: int | None) -> None:
@@ -204,17 +235,43 @@ def _check(file: Output, part: Part, length: int | None) -> None:
         raise DownloadError("nothing tells whether the body is whole", url=file.url)
 
 
+def _not_https(url: str) -> DownloadError:
+    return DownloadError("expected an https URL", url=url)
+
+
+def _next_url(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise DownloadError("a redirect to no URL", url=url) from None
+
+
 def _too_big(file: Output, max_bytes: int) -> DownloadError:
     return DownloadError(f"more than max_bytes={max_bytes}", url=file.url)
 
 
-def _nth_url(task: TaskSnapshot, index: int, file: Output) -> str:
-    return task.urls[index] if index < len(task.urls) else file.url
+async def _renewed(
+    file: Output,
+    index: int,
+    refresh: Callable[[], Awaitable[TaskSnapshot]] | None,
+    gone: _GoneError,
+) -> Output:
+    """*file* with the URL that its task has now."""
+    if refresh is None:
+        raise gone
+    try:
+        urls = (await refresh()).urls
+    except EggError as error:
+        raise DownloadError(f"{gone}, and its task tells no newer URL", url=file.url) from error
+    return attrs.evolve(file, url=urls[index]) if index < len(urls) else file
 
 
-async def _in_thread(file: Output, work: Callable[..., T], *args: object) -> T:
+async def _in_thread(url: str, folder: object, work: Callable[..., T], *args: object) -> T:
+    """Do *work*, which touches files; what the system says against it is a DownloadError."""
     try:
         return await anyio.to_thread.run_sync(work, *args)
-    except OSError as exc:
-        problem = f"cannot write to {file.folder}: {exc.strerror or exc}"
-        raise DownloadError(problem, url=file.url) from exc
+    except EggError:
+        raise
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in a path
+        reason = getattr(exc, "strerror", None) or exc
+        raise DownloadError(f"cannot write to {folder}: {reason}", url=url) from exc

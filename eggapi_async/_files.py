@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,12 +21,16 @@ from .models import TaskSnapshot
 
 @attrs.frozen
 class Output:
-    """One output and where it goes. *name* is None where the suffix follows from the bytes."""
+    """One output and where it goes. *name* is None where the suffix follows from the bytes.
+
+    *is_of_task*: the stem is a task's id, so that nothing else has that name.
+    """
 
     url: str
     folder: Path
     stem: str
     name: str | None = None
+    is_of_task: bool = True
 
     def path(self, suffix: str) -> Path:
         """The final path, for a file of that format."""
@@ -49,7 +54,9 @@ def plan(
     except OSError as exc:
         raise DownloadError(f"cannot make {folder}: {exc.strerror}", url=urls[0]) from exc
     stems = _stems(source, len(urls))
-    return [Output(url, folder, stem, name) for url, stem in zip(urls, stems, strict=True)]
+    is_of_task = not isinstance(source, str)
+    pairs = zip(urls, stems, strict=True)
+    return [Output(url, folder, stem, name, is_of_task) for url, stem in pairs]
 
 
 def _folder_and_name(destination: str | os.PathLike[str]) -> tuple[Path, str | None]:
@@ -83,13 +90,15 @@ def whole_file(output: Output) -> Path | None:
         path = output.path(suffix)
         if not path.exists():
             continue
-        if output.name is None and _is_whole(path):
+        if output.is_of_task and output.name is None and _is_whole(path):
             return path
         raise DownloadError(f"{path} exists already", url=output.url)
     return None
 
 
 def _is_whole(path: Path) -> bool:
+    if not path.is_file():
+        return False
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(HEAD)
@@ -138,9 +147,10 @@ class Part:
             return {}
         return {"Range": f"bytes={self.size}-", "If-Range": self._etag}
 
-    def continues(self, content_range: str) -> bool:
-        """True when *content_range* starts exactly where we are."""
-        return bool(self.size) and content_range.startswith(f"bytes {self.size}-")
+    def continues(self, content_range: str, etag: str = "") -> bool:
+        """True when *content_range* starts exactly where we are, and *etag*, if any, is ours."""
+        is_here = bool(self.size) and content_range.startswith(f"bytes {self.size}-")
+        return is_here and etag in ("", self._etag)
 
     def publish(self, output: Output, overwrite: bool) -> Path:
         """Make the file durable and give it its name, in one step."""
@@ -157,8 +167,10 @@ class Part:
 
     def discard(self) -> None:
         """Leave nothing behind; harmless after `publish`."""
-        self._file.close()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # what a full disk refused is not wanted any more
+            self._file.close()
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def _rename_to_free_name(part: Path, final: Path, output: Output) -> None:

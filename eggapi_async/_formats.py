@@ -72,4 +72,5 @@ def sniff(head: bytes) -> Format:
         return AVIF if head[8:12] in (b"avif", b"avis") else MP4
     if head.startswith(b"\x1aE\xdf\xa3"):
         return WEBM
-    return TEXT if head.lstrip()[:1] in (b"<", b"{", b"[") else UNKNOWN
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()  # a byte order mark is text's own
+    return TEXT if text[:1] in (b"<", b"{", b"[") else UNKNOWN

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
+from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -22,6 +23,7 @@ from cattrs import BaseValidationError
 
 from . import _protocol
 from ._polling import Ask, Peek, PollPolicy, Sweep, Watched, Watchlist
+from ._rhythm import History, Rhythm
 from ._transport import Transport
 from .errors import (
     AuthenticationError,
@@ -92,6 +94,8 @@ class Hub:
         self._transport = transport
         self._stats = stats
         self._watchlist = Watchlist(policy)
+        self._history = History(policy.advice)
+        self._learns = policy.learn
         self._watches: WeakValueDictionary[str, Watch] = WeakValueDictionary()
         self._unfinished: OrderedDict[str, Watch] = OrderedDict()
         self._waited: OrderedDict[str, Watch] = OrderedDict()
@@ -150,8 +154,14 @@ class Hub:
             self._unfinished.pop(watch.task_id, None)
             self._watchlist.remove(watch.task_id)
             self._stats.ended(task)
+            self._learn(watch, task)
         for waiter in watch.waiting:
             waiter.wake()
+
+    def _learn(self, watch: Watch, task: TaskSnapshot) -> None:
+        if watch.request is not None and task.created_at and task.completed_at:
+            took = (task.completed_at - task.created_at).total_seconds()
+            self._history.note(_kind(watch.request), took)
 
     # --- waiting -----------------------------------------------------------------------------
 
@@ -185,9 +195,17 @@ class Hub:
             return
         self._waited[watch.task_id] = watch
         watch.known = self._watchlist.add(
-            watch.task_id, now=anyio.current_time(), since=watch.since, known=watch.known
+            watch.task_id,
+            now=anyio.current_time(),
+            since=watch.since,
+            known=watch.known,
+            rhythm=partial(self._rhythm, watch),
         )
         self._news.set()
+
+    def _rhythm(self, watch: Watch) -> Rhythm:
+        request = watch.request if self._learns else None
+        return self._history.rhythm(None if request is None else _kind(request))
 
     def _leave(self, watch: Watch, waiter: Waiter) -> None:
         watch.waiting.remove(waiter)
@@ -273,6 +291,11 @@ class Hub:
         if anyio.current_time() > watch.since + LAG:
             watch.not_found += 1
         return watch.not_found > 1
+
+
+def _kind(request: GenerationRequest) -> tuple[str, str | None]:
+    """What a generation's duration depends on, as far as is known."""
+    return request.model, request.resolution
 
 
 def _is_news(old: TaskSnapshot | None, new: TaskSnapshot) -> bool:

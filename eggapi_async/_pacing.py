@@ -63,12 +63,14 @@ class Pacer:
         *rivals*: requests of the other kind are waiting too.
         """
         turn = max(self._due, self._cool_until)
-        if rivals and self.per_second is not None and poll != self._is_polls_turn(turn, now):
+        if rivals and self.per_second is not None and poll != self._is_polls(turn):
             return math.inf
         return max(0.0, turn - now)
 
-    def _is_polls_turn(self, turn: float, now: float) -> bool:
-        return self._poll_due <= max(turn, now)
+    def _is_polls(self, turn: float) -> bool:
+        # Not a question of the time: two that ask one after the other must not each think that it
+        # is the other's turn.
+        return self._poll_due <= turn
 
     def take(self, now: float, *, poll: bool) -> None:
         """Spend a turn."""
@@ -76,9 +78,10 @@ class Pacer:
         while self._taken[0] <= now - 1.0:
             self._taken.popleft()
         gap = 1.0 / self._rate
-        self._due = max(self._due, now - gap / 2) + gap
-        if poll:
-            self._poll_due = max(self._poll_due, now) + gap / POLL_SHARE
+        turn = max(self._due, now - gap / 2)
+        self._due = turn + gap
+        if poll:  # never later than the turn: turns that nobody else wanted are not owed
+            self._poll_due = min(max(self._poll_due, turn - gap / 2), turn) + gap / POLL_SHARE
 
     def refused(self, now: float, *, sent_at: float, retry_after: float | None) -> None:
         """A 429 came to a request sent at *sent_at*: cool down, and go slower.
@@ -89,7 +92,7 @@ class Pacer:
             self._refusals += 1
             self._cooled_at = now
             self._slow_down(now)
-        pause = self._pause() if retry_after is None else retry_after
+        pause = retry_after or self._pause()  # a wish for none could be repeated for ever
         self._cool_until = max(self._cool_until, self._cooled_at + pause, now + (retry_after or 0))
 
     def _pause(self) -> float:
@@ -98,7 +101,7 @@ class Pacer:
     def _slow_down(self, now: float) -> None:
         self._climbed_at = now
         if self.per_second is not None:
-            used = sum(1 for moment in self._taken if moment > now - 1.0)
+            used: float = sum(1 for moment in self._taken if moment > now - 1.0)
             # Few requests say nothing of the limit: somebody else may have used it up.
             used = used if used > 2 else self._rate / 2
             self._rate = max(min(FLOOR, self.per_second), CUT * min(self._rate, used))

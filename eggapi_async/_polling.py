@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 import attrs
 
+from ._rhythm import Rhythm, advised
 from .errors import ConfigurationError
 from .models import Page, TaskSnapshot
 
@@ -29,6 +30,8 @@ PATIENCE: Final = 20.0
 TRUST: Final = 30.0
 """Seconds for which list entries alone are believed about a task; then it is asked for by name, and
 again whenever its age has doubled: a list that lags for ever must not hide a result."""
+FEW: Final = 4
+"""Tasks up to which each has a rhythm of its own; more are watched by the list anyway."""
 PEEKS_AT_ONCE: Final = 64
 """More are not planned before others are answered: a small budget must not be spent on a queue."""
 HIDDEN: Final = 15.0
@@ -54,12 +57,20 @@ class PollPolicy:
     interval      between looks at one task by name (the service advises 5)
     min_interval  between sweeps of the list, however many tasks are open
     sweep         False: never read the list, ask for each task by name
+    learn         let a lone task's looks fall where past tasks of its kind ended, once enough have;
+                  on average no more looks than the two advised figures give. False: always those
     """
 
     first_delay: float = attrs.field(default=3.0, validator=_seconds(0))
     interval: float = attrs.field(default=5.0, validator=_seconds(0.01))
     min_interval: float = attrs.field(default=0.5, validator=_seconds(0.01))
     sweep: bool = True
+    learn: bool = True
+
+    @property
+    def advice(self) -> Rhythm:
+        """The looks at a lone task as far as nothing was learned."""
+        return advised(self.first_delay, self.interval)
 
 
 @attrs.frozen
@@ -88,6 +99,7 @@ class Watched:
     ripe_at: float  # when the first look is owed
     due: float  # when the next look by name is owed
     truth_due: float  # until when list entries alone are believed
+    rhythm: Rhythm  # of the looks by name
     index: int | None = None
     place: int | None = None
     status: str | None = None  # as last shown
@@ -139,22 +151,31 @@ class Watchlist:
         return len(self._tasks)
 
     def add(
-        self, task_id: str, *, now: float, since: float | None, known: Watched | None = None
+        self,
+        task_id: str,
+        *,
+        now: float,
+        since: float | None,
+        known: Watched | None = None,
+        rhythm: Callable[[], Rhythm] | None = None,
     ) -> Watched:
         """Watch a task that was submitted at *since* (None: not by us, so look at once).
 
-        *known* is what an earlier `add` gave for the same task: looks that it owes are not
-        repeated.
+        *rhythm* gives the looks at it while it is alone; among many it is not asked. *known* is
+        what an earlier `add` gave for the same task: looks that it owes are not repeated.
         """
         if not self._tasks:
             self._start_afresh()
-        task = known or self._new(now, since)
+        if rhythm is None or len(self._tasks) >= FEW:
+            task = known or self._new(now, since, self.policy.advice)
+        else:
+            task = known or self._new(now, since, rhythm())
         task.is_asked = False
-        task.due = min(task.due, now + max(self.policy.interval, self.policy.first_delay))
+        task.due = min(task.due, now + max(self.policy.interval, task.rhythm.first))
         self._tasks[task_id] = task
         return task
 
-    def _new(self, now: float, since: float | None) -> Watched:
+    def _new(self, now: float, since: float | None, rhythm: Rhythm) -> Watched:
         is_ours = since is not None and since <= now
         since = since if since is not None and is_ours else now
         ripe_at = since + self.policy.first_delay if is_ours else now
@@ -162,8 +183,9 @@ class Watchlist:
             since=since,
             is_ours=is_ours,
             ripe_at=ripe_at,
-            due=max(ripe_at, now),
+            due=max(since + rhythm.first, now) if is_ours else now,
             truth_due=now + TRUST,
+            rhythm=rhythm,
         )
 
     def _start_afresh(self) -> None:
@@ -219,7 +241,7 @@ class Watchlist:
                 continue
             if now >= task.truth_due or self._is_by_name(task, now):
                 task.is_asked = True
-                task.due = now + self.policy.interval
+                task.due = now + task.rhythm.after(now - task.since)
                 task.truth_due = now + max(TRUST, now - task.since)
                 asks.append(Peek(task_id))
         return asks

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -144,6 +144,7 @@ def _body(request: GenerationRequest) -> dict[str, Any]:
 # --- reading: envelope and errors ------------------------------------------------------------
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_\-.~:]{1,200}")
+_SURROGATE = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")
 _BY_STATUS: Final[Mapping[int, type[APIError]]] = {
     400: BadRequestError,
     401: AuthenticationError,
@@ -194,7 +195,11 @@ def _refusal(answer: Answer) -> APIError | UnexpectedResponseError:
     request_id = answer.headers.get("x-request-id")
     if answer.status == 429 or (answer.status < 300 and code == "RATE_LIMITED"):
         return RateLimitedError(
-            message, code=code, request_id=request_id, retry_after=retry_after(answer.headers)
+            message,
+            status_code=answer.status,
+            code=code,
+            request_id=request_id,
+            retry_after=retry_after(answer.headers),
         )
     kind = _kind_of_error(answer.status, code)
     return kind(message, status_code=answer.status, code=code, request_id=request_id)
@@ -224,12 +229,15 @@ def _error_of(answer: Answer) -> tuple[str | None, str]:
 
 def _envelope(answer: Answer) -> dict[str, Any]:
     try:
-        value = json.loads(answer.body, parse_constant=_refuse_constant)
+        text = answer.body.decode(json.detect_encoding(answer.body), "surrogatepass")
+        value = json.loads(text, parse_constant=_refuse_constant)
+        if _SURROGATE.search(text):
+            value = _without_surrogates(value)
     except (ValueError, RecursionError):
         raise _surprise(answer, "expected JSON") from None
     if not isinstance(value, dict):
         raise _surprise(answer, "expected an object")
-    return _without_surrogates(value) if b"\\ud" in answer.body.lower() else value
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -263,6 +271,8 @@ def server_time(headers: Mapping[str, str]) -> datetime | None:
         date = parsedate_to_datetime(headers.get("date", ""))
     except (ValueError, TypeError, OverflowError):
         return None
+    if date.year == MAXYEAR:  # no room to reckon with it
+        return None
     return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
 
 
@@ -291,7 +301,10 @@ _TIME = re.compile(
 
 def money(value: object) -> Decimal | None:
     """US dollars: `$0.0160`, `$0.00`, `0.016000`, or a JSON number; anything else is None."""
-    text = str(value) if isinstance(value, (str, int, float)) else ""
+    try:
+        text = str(value) if isinstance(value, (str, int, float)) else ""
+    except ValueError:  # an int too long to print
+        return None
     match = _MONEY.fullmatch(text)
     return Decimal(match[1]) if match else None
 
@@ -322,7 +335,7 @@ def _lenient_text(value: object, _: Any) -> str | None:
 
 
 def _count(value: object, _: Any) -> int | None:
-    return value if isinstance(value, int) else None
+    return value if type(value) is int else None
 
 
 def _as_given(value: Any, _: Any) -> Any:
@@ -335,6 +348,7 @@ _converter.register_structure_hook(str | None, _lenient_text)
 _converter.register_structure_hook(int | None, _count)
 _converter.register_structure_hook(Decimal | None, lambda value, _: money(value))
 _converter.register_structure_hook(datetime | None, lambda value, _: moment(value))
+_WORDS = ("model", "type")
 _AS_GIVEN = (Mapping[str, Any], Mapping[str, Any] | None, tuple[str, ...])
 _converter.register_structure_hook_func(lambda kind: kind in _AS_GIVEN, _as_given)
 
@@ -346,7 +360,7 @@ def snapshot(item: Mapping[str, Any]) -> TaskSnapshot:
     urls = _urls(output)
     return _converter.structure(
         {
-            **{name: value for name, value in item.items() if value is not None},
+            **{name: value for name, value in item.items() if _is_usable(name, value)},
             "output": output if isinstance(output, dict) else None,
             "url": urls[0] if urls else None,
             "urls": urls,
@@ -354,6 +368,11 @@ def snapshot(item: Mapping[str, Any]) -> TaskSnapshot:
         },
         TaskSnapshot,
     )
+
+
+def _is_usable(name: str, value: object) -> bool:
+    """False for what counts as absent: a paid task is not lost over an odd model or type."""
+    return bool(value and isinstance(value, str)) if name in _WORDS else value is not None
 
 
 def _urls(output: object) -> tuple[str, ...]:
@@ -428,7 +447,7 @@ def _placed(items: tuple[T, ...], place: Mapping[str, Any]) -> Page[T]:
 
     def number(name: str, default: int) -> int:
         value = place.get(name)
-        return value if isinstance(value, int) and value >= 0 else default
+        return value if type(value) is int and value >= 0 else default
 
     total = number("total", len(items))
     per_page = number("per_page", 0) or max(len(items), 1)

@@ -77,7 +77,7 @@ def _pause(policy: RetryPolicy, error: EggError, attempt: int, jitter: float) ->
         return _pause_asked_for(policy, error, attempt)
     if attempt >= policy.max_attempts or not _may_pass(error):
         return None
-    return jitter * min(policy.max_delay, policy.base_delay * 2.0 ** (attempt - 1))
+    return jitter * min(policy.max_delay, policy.base_delay * 2.0 ** min(attempt - 1, 100))
 
 
 def _pause_asked_for(policy: RetryPolicy, error: RateLimitedError, attempt: int) -> float | None:

@@ -8,9 +8,10 @@ Only a caller who alone uses the key may act on that (`uncertain="verify"`).
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import count
 from typing import Final, Literal
 
 import anyio
@@ -33,6 +34,8 @@ LOOKS: Final = (2.0, 4.0, 8.0, 16.0)
 """Seconds before each look at the list: it may lag, and a slow service may still be at work."""
 REMEMBERED: Final = 20_000
 """Ids of own tasks that are kept to tell them from a lost one."""
+DOUBTED: Final = timedelta(minutes=10)
+"""How long a doubt is remembered, since a listed task could be that one's instead."""
 PAGES: Final = 100
 """List pages that are read at most to find a lost task."""
 
@@ -55,7 +58,7 @@ class Submissions:
         self._hub = hub
         self._wall_clock = wall_clock
         self._own: OrderedDict[str, None] = OrderedDict()
-        self._doubts: deque[Doubt] = deque(maxlen=1000)
+        self._doubts: OrderedDict[Doubt, None] = OrderedDict()
         self._under_way: OrderedDict[object, anyio.Event] = OrderedDict()
 
     async def submit(
@@ -65,7 +68,7 @@ class Submissions:
         bought."""
         if uncertain not in ("raise", "verify"):
             raise InvalidRequestError("uncertain", uncertain, "'raise' or 'verify'")
-        while True:
+        for attempts in count(1):
             try:
                 return await self._post(request, patience)
             except SubmissionUncertainError as error:
@@ -74,6 +77,9 @@ class Submissions:
                 watch = await self._verify(error, patience)
                 if watch is not None:
                     return watch
+                if attempts >= patience.retry.max_attempts:
+                    raise
+        raise AssertionError("counting never ends")
 
     async def _post(self, request: GenerationRequest, patience: Patience) -> Watch:
         ticket = object()
@@ -103,7 +109,8 @@ class Submissions:
         self, lost: Lost, request: GenerationRequest, patience: Patience
     ) -> SubmissionUncertainError:
         doubt = Doubt(request, lost.sent_at, lost.lost_at)
-        self._doubts.append(doubt)
+        self._doubts[doubt] = None
+        self._forget_doubts_before(doubt.lost_at - DOUBTED)
 
         async def reconcile() -> tuple[TaskSnapshot, ...]:
             return (await self._look(doubt, patience)).found
@@ -118,6 +125,10 @@ class Submissions:
         )
         error._doubt = doubt
         return error
+
+    def _forget_doubts_before(self, horizon: datetime) -> None:
+        while (oldest := next(iter(self._doubts))).lost_at < horizon:
+            del self._doubts[oldest]
 
     # --- resolving ---------------------------------------------------------------------------
 
@@ -139,13 +150,14 @@ class Submissions:
             look = await self._look_until_found(doubt, patience)
         except EggError as problem:
             raise error from problem
-        if look.is_whole and not look.found:
-            self._doubts.remove(doubt)
+        is_clear = look.is_whole and doubt in self._doubts
+        if is_clear and not look.found:
+            del self._doubts[doubt]
             return None
-        if not look.is_whole or len(look.found) > 1 or any(map(doubt.rivals, self._doubts)):
+        if not is_clear or len(look.found) > 1 or any(map(doubt.rivals, self._doubts)):
             error.candidates = look.found
             raise error
-        self._doubts.remove(doubt)
+        del self._doubts[doubt]
         log.warning("adopted %s for the submission whose answer was lost", look.found[0].id)
         return self._accept(look.found[0], doubt.request)
 

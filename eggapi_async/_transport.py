@@ -37,6 +37,9 @@ log = logging.getLogger("eggapi_async")
 POST_GRACE: Final = 5.0
 """Seconds that a POST under way may go on after its caller was cancelled, to hear the task's id."""
 
+LATE: Final = 0.25
+"""Seconds by which a repetition's turn may miss the deadline: a pause that ends with it counts."""
+
 LONGEST_COOL_DOWN: Final = 120.0
 """Seconds: a `Retry-After` beyond this stops nobody else for longer."""
 
@@ -137,7 +140,7 @@ class Transport:
                 if delay is None:
                     raise
                 log.info("%s %s goes again after %s", call.method, call.path, error)
-                attempt = _Attempt(started + patience.retry.deadline, error)
+                attempt = _Attempt(started + patience.retry.deadline + LATE, error)
                 is_paced = isinstance(error, RateLimitedError)
             self._stats.retries += 1
             if not is_paced:  # after a 429 the limiter's cool-down is the pause

@@ -187,10 +187,13 @@ def _one_connection(request: httpx.Request, verify: ssl.SSLContext) -> httpx.Asy
 
 
 def _proxy(url: httpx.URL) -> str | None:
-    """The proxy that the environment names for *url* (HTTPS_PROXY, ALL_PROXY, NO_PROXY)."""
+    """The proxy that the environment names for *url* (HTTPS_PROXY, ALL_PROXY, NO_PROXY).
+
+    Plain http never leaves this machine, so there is none for it.
+    """
     proxies = getproxies()
-    address = proxies.get(url.scheme) or proxies.get("all")
-    if not address or proxy_bypass(url.host):
+    address = proxies.get("https") or proxies.get("all")
+    if url.scheme != "https" or not address or proxy_bypass(url.host):
         return None
     return address if "://" in address else f"http://{address}"
 
@@ -382,11 +385,14 @@ async def _read(response: httpx.Response) -> bytes:
     if response.is_stream_consumed:  # an answer that a test made from bytes
         return response.content
     body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > MAX_BODY:
-            body.clear()  # whatever is in it, no traceback with locals has to show it
-            raise _too_long()
+    with anyio.CancelScope() as reading:
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > MAX_BODY:
+                reading.cancel()  # an error here would leave generators behind, half run
+    if len(body) > MAX_BODY:
+        body.clear()  # whatever is in it, no traceback with locals has to show it
+        raise _too_long()
     return _inflated(bytes(body), response.headers.get("content-encoding", "identity"))
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 
 FLOORS: list[set[str]] = [
     {"_version", "errors", "models"},
-    {"_protocol", "_doubt", "_formats", "_retry", "_pacing", "_polling", "_signing"},
+    {"_protocol", "_doubt", "_formats", "_retry", "_rhythm", "_pacing", "_polling", "_signing"},
     {"_wire", "_transport", "_apart", "_files", "limiter", "_journal", "redis"},
     {"_hub", "_submission", "_downloads", "_batch"},
     {"client", "webhooks", "emulator"},

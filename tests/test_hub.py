@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -409,3 +410,44 @@ async def test_a_bug_is_heard_and_not_swallowed() -> None:
         await hub.result(watch)
 
     assert caught.group_contains(RuntimeError, match="a bug")
+
+
+def past(hub: Hub, number: int, took: float) -> None:
+    """Let *number* tasks of the same kind have ended after *took* seconds."""
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for count in range(number):
+        watch = hub.submitted(shot(f"past{count}"), REQUEST)
+        end = start + timedelta(seconds=took)
+        hub.show(shot(watch.task_id, "completed", created_at=start, completed_at=end))
+
+
+@pytest.mark.parametrize(("learn", "looks"), [(True, [1011.0]), (False, [1003.0, 1008.0, 1013.0])])
+async def test_a_lone_task_is_looked_at_where_past_ones_ended(
+    learn: bool, looks: list[float]
+) -> None:
+    """Fewer looks, better placed; `learn=False` keeps to the advised times."""
+    times = []
+
+    def answer(task_id: str, now: float) -> TaskSnapshot:
+        times.append(now)
+        return ends_at(11.0)(task_id, now)
+
+    service = Service(answer)
+    hub = hub_of(service, learn=learn)
+    past(hub, 40, took=11.0)
+    (watch,) = submitted(hub, service, "gen_a")
+
+    await hub.result(watch)
+
+    assert times == looks
+
+
+async def test_a_handle_of_an_unknown_request_keeps_to_the_advice() -> None:
+    """Nothing is known of its kind, nor of its age."""
+    service = Service(ends_at(4))
+    hub = hub_of(service)
+    past(hub, 40, took=11.0)
+
+    await hub.result(hub.watch("gen_a"))
+
+    assert asyncio.get_running_loop().time() == 1005.0

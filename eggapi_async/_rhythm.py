@@ -1,0 +1,115 @@
+"""When to look at a lone task: as the service advises, or where past tasks say that looks pay.
+
+A short history of durations per kind of task lets the first looks fall where ends are likely. On
+the history itself the learned looks are never more, on average, than the service's advice; they are
+only better placed. No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Sequence
+from functools import partial
+from typing import Final
+
+import attrs
+
+ENOUGH: Final = 20
+"""Durations of one kind before anything is learned from them."""
+REMEMBERED: Final = 60
+"""Durations of one kind that are kept, the latest."""
+KINDS: Final = 64
+"""Kinds that are kept, the latest used."""
+FRESH: Final = 10
+"""New durations after which a learned rhythm is worked out again."""
+GAPS: Final = tuple(1.0 + 0.25 * n for n in range(17))
+FIRSTS: Final = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+"""Parts of past tasks that may have ended before the first look."""
+TAIL: Final = 0.95
+"""Part of past tasks beyond whose durations the looks go back to the advised interval."""
+
+
+@attrs.frozen
+class Rhythm:
+    """Looks at the age of *first*, then every *gap* until the age *until*, then every *interval*.
+
+    All in seconds. The service's advice is the rhythm whose gap is the interval.
+    """
+
+    first: float
+    gap: float
+    until: float
+    interval: float
+
+    def after(self, age: float) -> float:
+        """Seconds from a look at *age* to the next."""
+        return self.gap if age < self.until else self.interval
+
+    def cost(self, duration: float) -> tuple[int, float]:
+        """How many looks a task of *duration* takes, and how late its end is seen."""
+        if duration <= self.first:
+            return 1, self.first - duration
+        dense = max(0, math.ceil((min(duration, self.until) - self.first) / self.gap))
+        at = self.first + dense * self.gap
+        sparse = max(0, math.ceil((duration - at) / self.interval))
+        return 1 + dense + sparse, at + sparse * self.interval - duration
+
+
+def advised(first: float, interval: float) -> Rhythm:
+    """The service's advice: a first look, then one every *interval*."""
+    return Rhythm(first, interval, 0.0, interval)
+
+
+def learned(durations: Sequence[float], advice: Rhythm) -> Rhythm:
+    """The rhythm that would have seen *durations* end soonest, with no more looks than *advice*."""
+    past = sorted(durations)
+    budget, best_lag = _totals(advice, past)
+    best = advice
+    until = past[int(TAIL * (len(past) - 1))]
+    for part in FIRSTS:
+        first = max(advice.first, past[int(part * len(past))])
+        for gap in GAPS:
+            rhythm = Rhythm(first, min(gap, advice.interval), until, advice.interval)
+            looks, lag = _totals(rhythm, past)
+            if looks <= budget and lag < best_lag:
+                best, best_lag = rhythm, lag
+    return best
+
+
+def _totals(rhythm: Rhythm, durations: Sequence[float]) -> tuple[int, float]:
+    costs = [rhythm.cost(duration) for duration in durations]
+    return sum(looks for looks, _ in costs), sum(lag for _, lag in costs)
+
+
+@attrs.define
+class _Past:
+    durations: deque[float] = attrs.field(factory=partial(deque, maxlen=REMEMBERED))
+    unused: int = 0
+    rhythm: Rhythm | None = None
+
+
+@attrs.define
+class History:
+    """Durations of ended tasks by kind, and the rhythms that follow from them."""
+
+    advice: Rhythm
+    _past: OrderedDict[Hashable, _Past] = attrs.field(init=False, factory=OrderedDict)
+
+    def note(self, kind: Hashable, duration: float) -> None:
+        """A task of *kind* took *duration* seconds from its submission to its end."""
+        past = self._past.setdefault(kind, _Past())
+        self._past.move_to_end(kind)
+        if len(self._past) > KINDS:
+            self._past.popitem(last=False)
+        past.durations.append(duration)
+        past.unused += 1
+
+    def rhythm(self, kind: Hashable) -> Rhythm:
+        """How to look at a task of *kind*."""
+        past = self._past.get(kind)
+        if past is None or len(past.durations) < ENOUGH:
+            return self.advice
+        if past.rhythm is None or past.unused >= FRESH:
+            past.rhythm, past.unused = learned(past.durations, self.advice), 0
+        return past.rhythm
