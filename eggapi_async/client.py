@@ -9,12 +9,21 @@ from __future__ import annotations
 import os
 import random
 import warnings
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+)
+from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
-from urllib.parse import urlsplit
 
 import anyio
 import attrs
@@ -101,6 +110,8 @@ class AsyncEggClient:
     number of coroutines, and event loops that follow each other. Raises ConfigurationError.
     """
 
+    _is_owner = False  # until it is made: what fails half-way has nothing to close
+
     def __init__(
         self,
         api_key: str | None = None,
@@ -113,7 +124,6 @@ class AsyncEggClient:
         timeout: float = 30.0,
         http_client: HTTPClient | None = None,
     ) -> None:
-        self._is_owner = False
         key = ApiKey(api_key or os.environ.get("EGGAPI_API_KEY", "").strip())
         del api_key  # so that no traceback with locals can show it
         self._model = model
@@ -279,12 +289,15 @@ class AsyncEggClient:
     async def tasks(self, *, max_items: int | None = None) -> AsyncIterator[TaskSnapshot]:
         """All tasks of the key, in the service's order, each once; *max_items* at most."""
         seen: set[str] = set()
-        async for task in self._items(_protocol.list_tasks):
-            if max_items is not None and len(seen) >= max_items:
-                return
-            if task.id not in seen:  # new tasks push old ones to the next page
-                seen.add(task.id)
-                yield task
+        if max_items is not None and max_items < 1:
+            return
+        async with aclosing(self._items(_protocol.list_tasks)) as items:
+            async for task in items:
+                if task.id not in seen:  # new tasks push old ones to the next page
+                    seen.add(task.id)
+                    yield task
+                if len(seen) == max_items:
+                    return
 
     async def usage_summary(self) -> list[UsageSummary]:
         """What was used, by model (GET /v1/usage/summary)."""
@@ -292,8 +305,9 @@ class AsyncEggClient:
 
     async def usage(self) -> AsyncIterator[UsageRecord]:
         """All usage records (GET /v1/usage), as they come: their fields are not documented."""
-        async for record in self._items(_protocol.usage):
-            yield record
+        async with aclosing(self._items(_protocol.usage)) as items:
+            async for record in items:
+                yield record
 
     @property
     def unfinished(self) -> tuple[GenerationTask, ...]:
@@ -328,7 +342,7 @@ class AsyncEggClient:
         """
         refresh = None
         if isinstance(source, TaskSnapshot):
-            refresh = self.task(source.id).refresh  # where the URLs have expired
+            refresh = partial(self._refreshed, source.id)  # where the URLs have expired
         return await self._engines.downloads.save(
             source,
             destination,
@@ -338,12 +352,15 @@ class AsyncEggClient:
             refresh=refresh,
         )
 
+    async def _refreshed(self, task_id: str) -> TaskSnapshot:
+        return await self.task(task_id).refresh()
+
     async def _call(self, call: Call[T]) -> T:
         return await self._engines.transport.call(
             call, self._patience, accept=lambda value, _: value
         )
 
-    async def _items(self, list_page: Callable[..., Call[Page[T]]]) -> AsyncIterator[T]:
+    async def _items(self, list_page: Callable[..., Call[Page[T]]]) -> AsyncGenerator[T, None]:
         number, total = 1, 1
         while number <= total:
             page = await self._call(list_page(page=number, per_page=_protocol.PAGE_LIMIT))
@@ -450,12 +467,11 @@ def _as_folder(path: str | os.PathLike[str] | None) -> str:
 
 def _origin(base_url: str) -> str:
     """*base_url* without a trailing slash, if it is safe to send a key there."""
-    url = (base_url or _protocol.DEFAULT_ORIGIN).rstrip("/")
-    if not is_safe_url(url):
+    url = base_url or _protocol.DEFAULT_ORIGIN
+    if set(str(url)) & set("@?#"):  # checked first and not shown: it may be a secret
+        raise ConfigurationError("base_url: expected no user, password, query or fragment in it")
+    if not isinstance(url, str) or not is_safe_url(url):
         raise ConfigurationError(
             f"base_url: expected an https URL (plain http only to this machine), got {url!r}"
         )
-    parts = urlsplit(url)
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigurationError("base_url: expected no user, password, query or fragment in it")
-    return url
+    return url.rstrip("/")
