@@ -11,9 +11,10 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._batch import Batch
-    from ._polling import PollPolicy
     from ._retry import RetryPolicy
-    from .client import AsyncEggClient, GenerationTask
+    from ._rhythm import PollPolicy
+    from ._task import GenerationTask
+    from .client import AsyncEggClient
     from .errors import (
         APIError,
         AuthenticationError,
@@ -86,10 +87,10 @@ __all__ = [
 
 _HOMES = {
     "Batch": "_batch",
-    "PollPolicy": "_polling",
+    "PollPolicy": "_rhythm",
     "RetryPolicy": "_retry",
     "AsyncEggClient": "client",
-    "GenerationTask": "client",
+    "GenerationTask": "_task",
     "APIError": "errors",
     "AuthenticationError": "errors",
     "BadRequestError": "errors",

@@ -14,6 +14,7 @@ from collections.abc import (
     Callable,
     Generator,
     Iterable,
+    Mapping,
 )
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -49,9 +50,8 @@ class Batch:
         make: Make,
         save: Save | None,
     ) -> None:
-        if isinstance(requests, (str, bytes)) or not isinstance(
-            requests, (Iterable, AsyncIterable)
-        ):
+        is_one = isinstance(requests, (str, bytes, Mapping))  # would be read letter by letter
+        if is_one or not isinstance(requests, (Iterable, AsyncIterable)):
             raise InvalidRequestError("requests", requests, "an iterable of requests")
         if not isinstance(in_flight, int) or in_flight < 1:
             raise InvalidRequestError("in_flight", in_flight, "a whole number from 1")

@@ -22,8 +22,8 @@ from anyio.abc import TaskGroup
 from cattrs import BaseValidationError
 
 from . import _protocol
-from ._polling import Ask, Peek, PollPolicy, Sweep, Watched, Watchlist
-from ._rhythm import History, Rhythm
+from ._polling import Ask, Peek, Sweep, Watched, Watchlist
+from ._rhythm import History, PollPolicy, Rhythm
 from ._transport import Transport
 from .errors import (
     AuthenticationError,

@@ -10,20 +10,14 @@ fails half-way needs no clean-up and can never become a hot loop. No I/O, no clo
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Mapping
-from functools import partial
-from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 import attrs
 
-from ._rhythm import Rhythm, advised
-from .errors import ConfigurationError
+from ._listing import Listing, Spot, spot
+from ._rhythm import PollPolicy, Rhythm
 from .models import Page, TaskSnapshot
-
-__all__ = ["PollPolicy"]
 
 PATIENCE: Final = 20.0
 """Seconds of age beyond which the youngest open task stretches the sweeps."""
@@ -39,38 +33,6 @@ HIDDEN: Final = 15.0
 SWEEP_PAUSE: Final = 30.0
 SWEEP_PAUSE_MAX: Final = 300.0
 QUIET_MAX: Final = 30.0
-
-
-def _seconds(low: float) -> Any:
-    def check(_: object, field: attrs.Attribute[Any], value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= low:
-            raise ConfigurationError(f"{field.name}: expected seconds ≥ {low:g}, got {value!r}")
-
-    return check
-
-
-@attrs.frozen
-class PollPolicy:
-    """How open tasks are watched. All times in seconds.
-
-    first_delay   from a task's submission to the first look (the service advises 3 to 5)
-    interval      between looks at one task by name (the service advises 5)
-    min_interval  between sweeps of the list, however many tasks are open
-    sweep         False: never read the list, ask for each task by name
-    learn         let a lone task's looks fall where past tasks of its kind ended, once enough have;
-                  on average no more looks than the two advised figures give. False: always those
-    """
-
-    first_delay: float = attrs.field(default=3.0, validator=_seconds(0))
-    interval: float = attrs.field(default=5.0, validator=_seconds(0.01))
-    min_interval: float = attrs.field(default=0.5, validator=_seconds(0.01))
-    sweep: bool = True
-    learn: bool = True
-
-    @property
-    def advice(self) -> Rhythm:
-        """The looks at a lone task as far as nothing was learned."""
-        return advised(self.first_delay, self.interval)
 
 
 @attrs.frozen
@@ -92,7 +54,7 @@ Ask = Peek | Sweep
 
 @attrs.define(eq=False)
 class Watched:
-    """What is known of one open task. *index* and *place* count from the list's start and end."""
+    """What is known of one open task."""
 
     since: float  # when it was submitted; when it was first watched, if that is not known
     is_ours: bool  # whether *since* is its real age
@@ -100,8 +62,7 @@ class Watched:
     due: float  # when the next look by name is owed
     truth_due: float  # until when list entries alone are believed
     rhythm: Rhythm  # of the looks by name
-    index: int | None = None
-    place: int | None = None
+    spot: Spot | None = None  # where a page has shown it
     status: str | None = None  # as last shown
     seen_at: float = -math.inf  # when a list page showed it
     hidden_until: float = -math.inf  # the list did not show it where it was expected
@@ -132,12 +93,7 @@ class Watchlist:
 
     policy: PollPolicy
     _tasks: dict[str, Watched] = attrs.field(init=False, factory=dict)
-    _total: int | None = attrs.field(init=False, default=None)
-    _total_at: float = attrs.field(init=False, default=0.0)
-    _growth: float = attrs.field(init=False, default=0.0)
-    _totals: deque[tuple[float, int]] = attrs.field(init=False, factory=partial(deque, maxlen=120))
-    _per_page: int = attrs.field(init=False, default=100)
-    _newest_first: bool = attrs.field(init=False, default=True)
+    _listing: Listing = attrs.field(init=False, factory=Listing)
     _round: _Round | None = attrs.field(init=False, default=None)
     _gap_until: float = attrs.field(init=False, default=-math.inf)
     _yield: float = attrs.field(init=False, default=1.0)
@@ -190,11 +146,10 @@ class Watchlist:
 
     def _start_afresh(self) -> None:
         """Forget the times of an earlier batch: they may come from another event loop's clock."""
-        self._round, self._total, self._growth, self._yield = None, None, 0.0, 1.0
-        self._totals.clear()
+        self._listing, self._round, self._yield = Listing(), None, 1.0
         self._gap_until = self._off_until = self._quiet_until = -math.inf
         self._failures = self._fruitless = 0
-        self._off_for, self._newest_first = SWEEP_PAUSE, True
+        self._off_for = SWEEP_PAUSE
 
     def remove(self, task_id: str) -> None:
         """Stop watching a task: it has ended, or nobody waits for it any more."""
@@ -256,7 +211,8 @@ class Watchlist:
             for task in self._tasks.values()
             if task.ripe_at <= now and task.hidden_until <= now
         ]
-        crowd = self._expected_pages(listed, now)
+        unripe = sum(1 for task in self._tasks.values() if task.ripe_at > now)
+        crowd = self._listing.expected_pages(listed, younger=unripe, now=now)
         pages = sorted(page for page, tasks in crowd.items() if len(tasks) > 1)
         for tasks in crowd.values():
             for task in tasks:
@@ -279,37 +235,6 @@ class Watchlist:
         advice = interval * pages / max(1.0, tasks * self._yield)
         gap = max(self.policy.min_interval, interval / (2 * math.sqrt(tasks)), advice)
         return max(gap, min(interval, gap * max(1.0, youngest / PATIENCE)))
-
-    def _expected_pages(self, listed: list[Watched], now: float) -> dict[int, list[Watched]]:
-        """The pages on which *listed* are expected: where they were, or where new ones come."""
-        total = (self._total or 0) + int(self._growth * (now - self._total_at))
-        younger = sum(1 for task in self._tasks.values() if task.ripe_at > now)
-        crowd: dict[int, list[Watched]] = {}
-        for task in sorted(listed, key=attrgetter("since"), reverse=True):
-            if task.index is None or task.place is None:
-                index = self._expected_index(task, younger, total)
-                younger += 1
-            else:
-                index = total - task.place if self._newest_first else task.index
-            crowd.setdefault(max(0, index) // self._per_page + 1, []).append(task)
-        return crowd
-
-    def _expected_index(self, task: Watched, younger: int, total: int) -> int:
-        """Where a task that no page has shown yet should be: behind all that is younger."""
-        after = max(younger, total - self._total_when(task.since, total - younger))
-        return after if self._newest_first else total - 1 - after
-
-    def _total_when(self, moment: float, unknown: int) -> int:
-        """How many entries the list had at *moment*, if a page has told since."""
-        if not self._totals or moment < self._totals[0][0]:
-            return unknown
-        at = bisect_right(self._totals, moment, key=itemgetter(0))
-        then, total = self._totals[at - 1]
-        growth = self._growth
-        if at < len(self._totals):
-            later, more = self._totals[at]
-            growth = (more - total) / (later - then)
-        return total + int(growth * (moment - then))
 
     # --- answers -----------------------------------------------------------------------------
 
@@ -336,7 +261,7 @@ class Watchlist:
     ) -> list[Mapping[str, Any]]:
         """A page was answered: the entries of watched tasks that changed, as they came."""
         self._failures = 0
-        self._note_total(page, now)
+        self._listing.note(page, now)
         changed = []
         shown = 0
         for offset, item in enumerate(page.items):
@@ -344,8 +269,7 @@ class Watchlist:
             if watched is None:
                 continue
             shown += 1
-            index = (page.page - 1) * page.per_page + offset
-            watched.index, watched.place = index, page.total - index
+            watched.spot = spot(page, offset)
             if self._show(watched, item, now):
                 changed.append(item)
         self._page_done(number, shown, now=now)
@@ -362,15 +286,6 @@ class Watchlist:
         is_news = watched.status != item.get("status")
         watched.status = item.get("status")
         return is_news
-
-    def _note_total(self, page: Page[Mapping[str, Any]], now: float) -> None:
-        self._per_page = page.per_page
-        if self._total is None:
-            self._totals.append((now, page.total))
-        elif now > self._total_at:
-            self._growth = max(0.0, (page.total - self._total) / (now - self._total_at))
-            self._totals.append((now, page.total))
-        self._total, self._total_at = page.total, now
 
     def failed(self, ask: Ask, *, now: float) -> None:
         """A poll brought nothing usable. When all of them do, be quiet for longer and longer."""
@@ -419,8 +334,8 @@ class Watchlist:
             self._fruitless, self._off_for = 0, SWEEP_PAUSE
             return
         self._fruitless += 1
-        if self._fruitless == 1 and self._total is not None and self._total > self._per_page:
-            self._newest_first = not self._newest_first
+        if self._fruitless == 1 and self._listing.has_more_pages:
+            self._listing.turn()
             self._unhide()
         elif self._fruitless > 1:
             self._give_up_sweeps(now)
@@ -435,4 +350,4 @@ class Watchlist:
         for task in self._tasks.values():
             task.is_alone = False
             task.hidden_until = -math.inf
-            task.index = task.place = None
+            task.spot = None

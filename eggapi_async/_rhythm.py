@@ -11,9 +11,13 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import attrs
+
+from .errors import ConfigurationError
+
+__all__ = ["PollPolicy"]
 
 ENOUGH: Final = 20
 """Durations of one kind before anything is learned from them."""
@@ -59,6 +63,38 @@ class Rhythm:
 def advised(first: float, interval: float) -> Rhythm:
     """The service's advice: a first look, then one every *interval*."""
     return Rhythm(first, interval, 0.0, interval)
+
+
+def _seconds(low: float) -> Any:
+    def check(_: object, field: attrs.Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= low:
+            raise ConfigurationError(f"{field.name}: expected seconds ≥ {low:g}, got {value!r}")
+
+    return check
+
+
+@attrs.frozen
+class PollPolicy:
+    """How open tasks are watched. All times in seconds.
+
+    first_delay   from a task's submission to the first look (the service advises 3 to 5)
+    interval      between looks at one task by name (the service advises 5)
+    min_interval  between sweeps of the list, however many tasks are open
+    sweep         False: never read the list, ask for each task by name
+    learn         let a lone task's looks fall where past tasks of its kind ended, once enough have;
+                  on average no more looks than the two advised figures give. False: always those
+    """
+
+    first_delay: float = attrs.field(default=3.0, validator=_seconds(0))
+    interval: float = attrs.field(default=5.0, validator=_seconds(0.01))
+    min_interval: float = attrs.field(default=0.5, validator=_seconds(0.01))
+    sweep: bool = True
+    learn: bool = True
+
+    @property
+    def advice(self) -> Rhythm:
+        """The looks at a lone task as far as nothing was learned."""
+        return advised(self.first_delay, self.interval)
 
 
 def learned(durations: Sequence[float], advice: Rhythm) -> Rhythm:

@@ -300,6 +300,9 @@ class Wire:
                 finally:
                     await response.aclose()
         headers = {name.lower(): value for name, value in response.headers.items()}
+        if whole is None:
+            problem = f"an answer of more than {MAX_BODY} bytes"
+            raise ConnectionFailedError(problem, was_sent=True)
         return Answer(response.status_code, headers, key.redact(whole))
 
     @asynccontextmanager
@@ -380,8 +383,11 @@ _API_HEADERS_WITH_BODY = {**_API_HEADERS, "Content-Type": "application/json"}
 _DOWNLOAD_HEADERS = {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
-async def _read(response: httpx.Response) -> bytes:
-    """The whole body, decoded where it was compressed in spite of our wish; at most MAX_BODY."""
+async def _read(response: httpx.Response) -> bytes | None:
+    """The whole body, decoded where it was compressed in spite of our wish; None: over MAX_BODY.
+
+    Nothing is raised here, where a traceback with locals would show what may echo the key.
+    """
     if response.is_stream_consumed:  # an answer that a test made from bytes
         return response.content
     body = bytearray()
@@ -389,26 +395,19 @@ async def _read(response: httpx.Response) -> bytes:
         async for chunk in response.aiter_raw():
             body += chunk
             if len(body) > MAX_BODY:
-                reading.cancel()  # an error here would leave generators behind, half run
+                reading.cancel()  # leaving the loop would leave generators behind, half run
     if len(body) > MAX_BODY:
-        body.clear()  # whatever is in it, no traceback with locals has to show it
-        raise _too_long()
+        return None
     return _inflated(bytes(body), response.headers.get("content-encoding", "identity"))
 
 
-def _inflated(body: bytes, encoding: str) -> bytes:
+def _inflated(body: bytes, encoding: str) -> bytes | None:
     if encoding.lower() not in ("gzip", "deflate"):
         return body
     with suppress(zlib.error):
         unpacked = zlib.decompressobj(47).decompress(body, MAX_BODY + 1)
-        if len(unpacked) > MAX_BODY:
-            raise _too_long()
-        return unpacked
+        return unpacked if len(unpacked) <= MAX_BODY else None
     return body
-
-
-def _too_long() -> ConnectionFailedError:
-    return ConnectionFailedError(f"an answer of more than {MAX_BODY} bytes", was_sent=True)
 
 
 # --- errors ----------------------------------------------------------------------------------

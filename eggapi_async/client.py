@@ -1,4 +1,4 @@
-"""The front door: `AsyncEggClient`, and the `GenerationTask` that it hands out.
+"""The front door: `AsyncEggClient`.
 
 Composition only: what is sent is in `_protocol`, when and how often in `_transport`, waiting in
 `_hub`, buying in `_submission`, files in `_downloads`.
@@ -14,7 +14,6 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
-    Generator,
     Iterable,
     Mapping,
 )
@@ -25,23 +24,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
-import anyio
 import attrs
 
 from . import _protocol
 from ._batch import Batch
 from ._downloads import MAX_BYTES, Downloads
 from ._hub import Hub, Watch
-from ._polling import PollPolicy
 from ._protocol import Call
 from ._retry import Patience, RetryPolicy
+from ._rhythm import PollPolicy
 from ._submission import Submissions, Uncertain
+from ._task import WAIT, GenerationTask
 from ._transport import Transport
 from ._wire import ApiKey, HTTPClient, Wire
 from .errors import (
     ConfigurationError,
+    InvalidRequestError,
     SubmissionUncertainError,
-    TaskTimeoutError,
 )
 from .limiter import RateLimiter
 from .models import (
@@ -55,11 +54,9 @@ from .models import (
     is_safe_url,
 )
 
-__all__ = ["AsyncEggClient", "GenerationTask"]
+__all__ = ["AsyncEggClient"]
 
 T = TypeVar("T")
-WAIT = 600.0
-"""Seconds: a 4k picture has been seen to take 282."""
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -124,7 +121,7 @@ class AsyncEggClient:
         timeout: float = 30.0,
         http_client: HTTPClient | None = None,
     ) -> None:
-        key = ApiKey(api_key or os.environ.get("EGGAPI_API_KEY", "").strip())
+        key = ApiKey(os.environ.get("EGGAPI_API_KEY", "").strip() if api_key is None else api_key)
         del api_key  # so that no traceback with locals can show it
         self._model = model
         self._patience = Patience(timeout, retry)
@@ -214,7 +211,7 @@ class AsyncEggClient:
         """
         request = self._request(prompt, options)
         watch = await self._engines.submissions.submit(request, self._patience, uncertain)
-        return GenerationTask(self, watch)
+        return self._handle(watch)
 
     async def run(
         self,
@@ -268,6 +265,9 @@ class AsyncEggClient:
             return GenerationRequest.of({**fields, **given}) if given else prompt
         return GenerationRequest.of({"model": self._model, **given, "prompt": prompt})
 
+    def _handle(self, watch: Watch) -> GenerationTask:
+        return GenerationTask(watch, hub=self._engines.hub, client=self)
+
     async def reconcile(self, error: SubmissionUncertainError) -> tuple[TaskSnapshot, ...]:
         """The listed tasks that could be the lost one, for an *error* from any process."""
         return await self._engines.submissions.reconcile(error, self._patience)
@@ -276,7 +276,7 @@ class AsyncEggClient:
 
     def task(self, task_id: str) -> GenerationTask:
         """A handle for a known id; makes no request."""
-        return GenerationTask(self, self._engines.hub.watch(_protocol.checked_task_id(task_id)))
+        return self._handle(self._engines.hub.watch(_protocol.checked_task_id(task_id)))
 
     async def get_task(self, task_id: str) -> TaskSnapshot:
         """The task as it is now (GET /v1/tasks/{id}). Raises NotFoundError."""
@@ -316,7 +316,7 @@ class AsyncEggClient:
         What a bot must store when it shuts down; `egg.task(id)` takes them up again. A task that
         nobody has waited for is dropped after a day.
         """
-        return tuple(GenerationTask(self, watch) for watch in self._engines.hub.unfinished)
+        return tuple(self._handle(watch) for watch in self._engines.hub.unfinished)
 
     @property
     def stats(self) -> Stats:
@@ -341,6 +341,10 @@ class AsyncEggClient:
         each file. Raises DownloadError.
         """
         refresh = None
+        if not isinstance(source, (TaskSnapshot, str)):
+            raise InvalidRequestError(
+                "source", source, "a TaskSnapshot (what `await task` gives) or a URL"
+            )
         if isinstance(source, TaskSnapshot):
             refresh = partial(self._refreshed, source.id)  # where the URLs have expired
         return await self._engines.downloads.save(
@@ -367,98 +371,6 @@ class AsyncEggClient:
             for item in page.items:
                 yield item
             number, total = number + 1, page.total_pages if page.items else 0
-
-
-class GenerationTask:
-    """A generation that was submitted: await it, watch it, save its pictures.
-
-    Any number of coroutines may wait for one task; all waits of a client share one poll.
-    """
-
-    __slots__ = ("_client", "_watch")
-
-    def __init__(self, client: AsyncEggClient, watch: Watch) -> None:
-        self._client = client
-        self._watch = watch
-
-    def __repr__(self) -> str:
-        return f"<GenerationTask {self.id} {self.status or 'not looked at yet'}>"
-
-    @property
-    def id(self) -> str:
-        """The service's id, `gen_…`; `egg.task(id)` makes a handle from it, in any process."""
-        return self._watch.task_id
-
-    @property
-    def request(self) -> GenerationRequest | None:
-        """What was asked for; None for a handle made from an id."""
-        return self._watch.request
-
-    @property
-    def snapshot(self) -> TaskSnapshot | None:
-        """The task as it was last seen; None for a handle made from an id and never looked at."""
-        return self._watch.snapshot
-
-    @property
-    def status(self) -> str | None:
-        """The last status seen, in the service's word."""
-        return self._watch.snapshot.status if self._watch.snapshot else None
-
-    @property
-    def done(self) -> bool:
-        """True when the task has ended, well or badly, as far as is known."""
-        return self._watch.is_done
-
-    def __await__(self) -> Generator[Any, Any, TaskSnapshot]:
-        return self.result().__await__()
-
-    async def result(self, timeout: float | None = WAIT) -> TaskSnapshot:
-        """Wait for the end, at most *timeout* seconds (None: for ever); the completed task.
-
-        Raises TaskFailedError when the generation failed, TaskTimeoutError when the time is over:
-        the task goes on, and can be awaited again. Passing failures of polls are waited out;
-        AuthenticationError, PermissionDeniedError and a lasting NotFoundError end the wait.
-        """
-        hub = self._client._engines.hub
-        with anyio.move_on_after(timeout):
-            return await hub.result(self._watch)
-        if self._watch.is_done:  # it came at the last moment
-            return await hub.result(self._watch)
-        assert timeout is not None, "only a time-out ends the wait without a result"
-        raise TaskTimeoutError(self.id, timeout=timeout, snapshot=self.snapshot)
-
-    async def refresh(self) -> TaskSnapshot:
-        """Ask for the task once, now (GET /v1/tasks/{id})."""
-        task = await self._client.get_task(self.id)
-        self._client._engines.hub.show(task)
-        return task
-
-    async def updates(self) -> AsyncIterator[TaskSnapshot]:
-        """A snapshot at every change that is seen, beginning with what is known; the last is final.
-
-        A failed task ends the iteration like a completed one, without an error.
-        """
-        hub, watch, version = self._client._engines.hub, self._watch, 0
-        while True:
-            if watch.version == version:
-                await hub.change(watch, version)
-            version = watch.version
-            assert watch.snapshot is not None, "a version beyond the first has a snapshot"
-            task = watch.snapshot
-            yield task
-            if task.is_final:
-                return
-
-    async def save(
-        self,
-        destination: str | os.PathLike[str],
-        *,
-        timeout: float | None = WAIT,
-        overwrite: bool = False,
-    ) -> list[Path]:
-        """Wait if needed, then download every output; see `AsyncEggClient.download`."""
-        task = await self.result(timeout)
-        return await self._client.download(task, destination, overwrite=overwrite)
 
 
 def _as_folder(path: str | os.PathLike[str] | None) -> str:

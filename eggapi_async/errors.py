@@ -28,6 +28,7 @@ that one to try again would pay twice. Every error can be pickled, and none hold
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,10 @@ SHOWN = 200
 
 def excerpt(value: object) -> str:
     """The start of *value* as a message may quote it."""
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except Exception:  # a refused value may be anything: ints can be too long to print
+        return f"<{type(value).__name__}>"
     return shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
 
 
@@ -75,14 +79,28 @@ class EggError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Keyword-only constructors defeat the default pickling; private attributes (callables that
         # belong to a live client) stay behind.
-        public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        public = {
+            name: _portable(value)
+            for name, value in vars(self).items()
+            if not name.startswith("_") or name == "__notes__"
+        }
         return _rebuild, (type(self), self.args, public)
 
 
 def _rebuild(kind: type[EggError], args: tuple[Any, ...], public: dict[str, Any]) -> EggError:
-    error = kind.__new__(kind, *args)
+    error = kind.__new__(kind)
+    error.args = args  # OSError, and so TimeoutError, takes them in __init__ only
     vars(error).update(public)
     return error
+
+
+def _portable(value: object) -> object:
+    """*value*, or its text where it cannot be pickled: a refused value may be anything."""
+    try:
+        pickle.dumps(value)
+    except Exception:
+        return excerpt(value)
+    return value
 
 
 class ConfigurationError(EggError, ValueError):
@@ -189,6 +207,10 @@ class SubmissionUncertainError(EggError):
     were looked for already (`uncertain="verify"`); `await error.reconcile()` looks for them now.
     """
 
+    # What belongs to a live client, and so is missing on a copy.
+    _reconcile: Callable[[], Awaitable[tuple[TaskSnapshot, ...]]] | None = None
+    _doubt: Any = None  # set and read by whoever submitted
+
     def __init__(
         self,
         message: str,
@@ -205,7 +227,6 @@ class SubmissionUncertainError(EggError):
         self.lost_at = lost_at
         self.candidates = candidates
         self._reconcile = reconcile
-        self._doubt: Any = None  # set and read by whoever submitted
 
     async def reconcile(self) -> tuple[TaskSnapshot, ...]:
         """The listed tasks that could be the lost one; reads the task list, buys nothing.

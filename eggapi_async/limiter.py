@@ -96,6 +96,7 @@ class RateLimiter:
     def refused(self, *, sent_at: float, retry_after: float | None) -> None:
         """A request sent at *sent_at* (`anyio.current_time()`) was answered 429: all cool down."""
         self._pacer.refused(anyio.current_time(), sent_at=sent_at, retry_after=retry_after)
+        self._wake_heads()  # the next turn may now be the other line's
 
     def answered(self, *, sent_at: float) -> None:
         """A request sent at *sent_at* was not refused."""

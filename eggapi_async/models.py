@@ -7,7 +7,7 @@ what came from the service was checked at the edge (`_protocol`). Nothing here d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -112,7 +112,8 @@ def _check_extra(_: object, field: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, (list, set, frozenset, Iterator)) else value
+    is_one = isinstance(value, (str, bytes, Mapping))
+    return tuple(value) if isinstance(value, Iterable) and not is_one else value
 
 
 def _as_dict(value: Any) -> Any:

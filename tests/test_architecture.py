@@ -17,9 +17,9 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 
 FLOORS: list[set[str]] = [
     {"_version", "errors", "models"},
-    {"_protocol", "_doubt", "_formats", "_retry", "_rhythm", "_pacing", "_polling", "_signing"},
+    {"_protocol", "_doubt", "_formats", "_retry", "_rhythm", "_listing", "_pacing", "_polling", "_signing"},
     {"_wire", "_transport", "_apart", "_files", "limiter", "_journal", "redis"},
-    {"_hub", "_submission", "_downloads", "_batch"},
+    {"_hub", "_submission", "_downloads", "_batch", "_task"},
     {"client", "webhooks", "emulator"},
     {"__init__", "cli", "pytest_plugin", "testing", "__main__"},
 ]
