@@ -1,9 +1,7 @@
-"""The only module that knows httpx: one exchange, or one stream, over a shared pool of connections.
+"""The door to httpx: one exchange, or one stream, over a shared pool of connections.
 
 A pool is made per event loop on first use, and closed when that loop ends or the client is closed.
-It is one `httpx.AsyncClient` over "lanes", transports of one connection each: httpcore's own pool
-costs time that grows with connections times requests, and loses connections when requests are
-cancelled in its queue. Here nothing ever queues: whoever sends holds the limiter's turn.
+It is one `httpx.AsyncClient` over lanes (`_lanes`), so that nothing ever queues in it.
 
 httpx exceptions end here, as `ConnectionFailedError`. Nothing here knows a path of the API, decides
 on a repetition, or keeps the key where a repr, a log or a traceback could show it.
@@ -13,20 +11,17 @@ from __future__ import annotations
 
 import ssl
 import zlib
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, NoReturn
-from urllib.request import getproxies, proxy_bypass
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 import attrs
 import httpx
 
+from ._lanes import Lanes
 from ._protocol import Answer
 from ._version import __version__
 from .errors import ConfigurationError, ConnectionFailedError
@@ -34,11 +29,6 @@ from .errors import ConfigurationError, ConnectionFailedError
 MAX_BODY: Final = 8 * 1024 * 1024
 """Bytes of an API answer that are read at most; a page of 100 tasks has about 40,000."""
 CONNECT_TIMEOUT: Final = 5.0
-POST_KEEPALIVE: Final = 1.0
-"""Seconds: a kept connection that the service has meanwhile closed makes a POST's fate
-uncertain."""
-KEEPALIVE: Final = 30.0
-"""Seconds: longer than the poll interval. A stale connection costs a GET only a repetition."""
 STALLED: Final = 30.0
 """Seconds without a byte after which a download's connection is given up."""
 SHORTEST_SECRET: Final = 12
@@ -56,7 +46,10 @@ class ApiKey(httpx.Auth):
         is_usable = isinstance(key, str) and key.isascii() and key.isprintable() and " " not in key
         if not is_usable or not key:
             del key  # a traceback that prints locals must not show even a broken key
-            raise ConfigurationError("api_key: expected visible ASCII characters without spaces")
+            raise ConfigurationError(
+                "api_key: expected a key, visible ASCII characters without spaces,"
+                " as argument or in EGGAPI_API_KEY"
+            )
         self._key = key
 
     def __repr__(self) -> str:
@@ -78,152 +71,6 @@ class ApiKey(httpx.Auth):
         if len(self._key) < SHORTEST_SECRET:
             return body
         return body.replace(self._key.encode(), b"***")
-
-
-# --- lanes -----------------------------------------------------------------------------------
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
-
-
-@cache
-def _no_tls() -> ssl.SSLContext:
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used: the URL is plain http
-
-
-_Kind = tuple[str, bool]
-"""Where a lane leads, since that decides on its proxy too, and whether it is for POSTs: those have
-lanes of their own, which are kept alive for a moment only."""
-
-
-def _kind_of(request: httpx.Request) -> _Kind:
-    url = request.url
-    return f"{url.scheme}://{url.netloc.decode('ascii')}", request.method == "POST"
-
-
-@attrs.define(eq=False)
-class _Lane:
-    transport: httpx.AsyncBaseTransport
-    kind: _Kind
-    idle_since: float = 0.0
-
-
-class Lanes(httpx.AsyncBaseTransport):
-    """Connections, each a transport of its own; as many as requests are under way at once."""
-
-    def __init__(self) -> None:
-        self._idle: dict[_Kind, deque[_Lane]] = {}
-        self._is_closed = False
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send *request* on an idle lane or a new one."""
-        lane = await self._check_out(request)
-        try:
-            response = await lane.transport.handle_async_request(request)
-        except BaseException:
-            await _drop(lane)
-            raise
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _LaneStream(response.stream, lane, self._check_in)
-        return response
-
-    async def _check_out(self, request: httpx.Request) -> _Lane:
-        kind = _kind_of(request)
-        if idle := self._idle.get(kind):
-            return idle.pop()
-        if request.url.scheme == "https":
-            verify = await anyio.to_thread.run_sync(_tls)
-        else:
-            verify = _no_tls()
-        return _Lane(_one_connection(request, verify), kind)
-
-    async def _check_in(self, lane: _Lane) -> None:
-        if self._is_closed:
-            await _drop(lane)
-            return
-        lane.idle_since = anyio.current_time()
-        self._idle.setdefault(lane.kind, deque()).append(lane)
-        for stale in self._take_stale(lane.idle_since):
-            await _drop(stale)
-
-    def _take_stale(self, now: float) -> list[_Lane]:
-        """The idle lanes whose connections nobody should use any more; they are idle no longer."""
-        stale: list[_Lane] = []
-        for kind, idle in list(self._idle.items()):
-            while idle and idle[0].idle_since < now - _keepalive(kind):
-                stale.append(idle.popleft())
-            if not idle:
-                del self._idle[kind]
-        return stale
-
-    async def aclose(self) -> None:
-        """Close every lane that is idle; those in use close as they come back."""
-        self._is_closed = True
-        for idle in self._idle.values():
-            while idle:
-                await _drop(idle.pop())
-
-
-def _keepalive(kind: _Kind) -> float:
-    return POST_KEEPALIVE if kind[1] else KEEPALIVE
-
-
-def _one_connection(request: httpx.Request, verify: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
-    kept = _keepalive(_kind_of(request))
-    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=kept)
-    address = _proxy(request.url)
-    try:
-        return httpx.AsyncHTTPTransport(verify=verify, proxy=address, limits=limits)
-    except (ImportError, ValueError, httpx.InvalidURL) as exc:
-        if address is None:
-            raise
-        # Not the address itself, nor what quotes it: a password may be in it.
-        scheme = address.partition(":")[0]
-        reason = "needs the package socksio" if isinstance(exc, ImportError) else "is not usable"
-        problem = f"the proxy that the environment names, {scheme}://…, {reason}"
-        raise ConfigurationError(problem) from None
-
-
-def _proxy(url: httpx.URL) -> str | None:
-    """The proxy that the environment names for *url* (HTTPS_PROXY, ALL_PROXY, NO_PROXY).
-
-    Plain http never leaves this machine, so there is none for it.
-    """
-    proxies = getproxies()
-    address = proxies.get("https") or proxies.get("all")
-    if url.scheme != "https" or not address or proxy_bypass(url.host):
-        return None
-    return address if "://" in address else f"http://{address}"
-
-
-async def _drop(lane: _Lane) -> None:
-    with anyio.CancelScope(shield=True), suppress(Exception):
-        await lane.transport.aclose()
-
-
-class _LaneStream(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream, lane: _Lane, give_back: Any) -> None:
-        self._stream = stream
-        self._lane = lane
-        self._give_back = give_back
-        self._is_open = True
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._stream:
-            yield chunk
-
-    async def aclose(self) -> None:
-        if not self._is_open:
-            return
-        self._is_open = False
-        try:
-            await self._stream.aclose()
-        except BaseException:
-            await _drop(self._lane)
-            raise
-        await self._give_back(self._lane)
 
 
 # --- exchanges -------------------------------------------------------------------------------
@@ -321,6 +168,8 @@ class Wire:
 
     async def _http(self) -> httpx.AsyncClient:
         if self._callers is not None:
+            if self._callers.is_closed:
+                raise ConfigurationError("http_client: expected an open one, it has been closed")
             return self._callers
         token = anyio.lowlevel.current_token()
         if self._home is None or self._home.token != token:
@@ -420,6 +269,7 @@ _BEFORE_SENDING = (
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
 )
+_LASTING = (ssl.SSLCertVerificationError, httpx.UnsupportedProtocol, httpx.InvalidURL)
 _FOREIGN = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError)
 
 
@@ -448,7 +298,7 @@ def _words(exc: Exception) -> str:
 def _is_passing(exc: BaseException | None) -> bool:
     """False where trying again cannot help: no trust in the certificate, or an unusable URL."""
     while exc is not None:
-        if isinstance(exc, (ssl.SSLCertVerificationError, httpx.UnsupportedProtocol)):
+        if isinstance(exc, _LASTING):
             return False
         exc = exc.__cause__ or exc.__context__
     return True

@@ -121,15 +121,17 @@ class AsyncEggClient:
         timeout: float = 30.0,
         http_client: HTTPClient | None = None,
     ) -> None:
-        key = ApiKey(os.environ.get("EGGAPI_API_KEY", "").strip() if api_key is None else api_key)
-        del api_key  # so that no traceback with locals can show it
+        try:
+            key = ApiKey(_from_environment("EGGAPI_API_KEY") if api_key is None else api_key)
+        finally:
+            del api_key  # so that no traceback with locals can show it
         self._model = model
         self._patience = Patience(timeout, retry)
         limiter, stats, wire = limiter or RateLimiter(), Stats(), Wire(http_client)
         transport = Transport(
             wire=wire,
             key=key,
-            origin=_origin(base_url or os.environ.get("EGGAPI_BASE_URL", "").strip()),
+            origin=_origin(base_url or _from_environment("EGGAPI_BASE_URL")),
             limiter=limiter,
             stats=stats,
             poll_patience=self._patience,
@@ -143,6 +145,8 @@ class AsyncEggClient:
         self._is_owner = True
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_engines"):  # a traceback with locals shows what was refused, too
+            return "<AsyncEggClient not made>"
         hub = self._engines.hub
         return f"<AsyncEggClient {len(hub.unfinished)} unfinished, {hub.waited} awaited>"
 
@@ -371,6 +375,10 @@ class AsyncEggClient:
             for item in page.items:
                 yield item
             number, total = number + 1, page.total_pages if page.items else 0
+
+
+def _from_environment(name: str) -> str:
+    return os.environ.get(name, "").strip()
 
 
 def _as_folder(path: str | os.PathLike[str] | None) -> str:

@@ -17,8 +17,18 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 
 FLOORS: list[set[str]] = [
     {"_version", "errors", "models"},
-    {"_protocol", "_doubt", "_formats", "_retry", "_rhythm", "_listing", "_pacing", "_polling", "_signing"},
-    {"_wire", "_transport", "_apart", "_files", "limiter", "_journal", "redis"},
+    {
+        "_protocol",
+        "_doubt",
+        "_formats",
+        "_retry",
+        "_rhythm",
+        "_listing",
+        "_pacing",
+        "_polling",
+        "_signing",
+    },
+    {"_wire", "_lanes", "_transport", "_apart", "_files", "limiter", "_journal", "redis"},
     {"_hub", "_submission", "_downloads", "_batch", "_task"},
     {"client", "webhooks", "emulator"},
     {"__init__", "cli", "pytest_plugin", "testing", "__main__"},
@@ -29,8 +39,8 @@ LOUD |= {"threading", "logging", "httpx", "sqlite3"}
 QUIET_EXCEPTIONS = {("models", "pathlib")}
 
 DOORS: dict[str, set[str]] = {
-    "httpx": {"_wire"},
-    "httpcore": {"_wire"},
+    "httpx": {"_lanes", "_wire"},
+    "httpcore": {"_lanes", "_wire"},
     "sqlite3": {"_journal"},
     "redis": {"redis"},
     "click": {"cli"},

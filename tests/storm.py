@@ -1,0 +1,184 @@
+"""A storm of cancellations over real sockets, and what must be left of a client after it.
+
+A service in the same event loop answers within milliseconds; callers are cancelled at random
+moments, by `task.cancel()` or by an anyio scope. Afterwards the client must work as before: no turn
+of the limiter is lost, no task is left, no more sockets are open than requests may be under way,
+and the id of every generation that the service accepted is known.
+
+The tests run it small. At its full size it is a program: `python -m tests.storm [cancellations]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from typing import Any, Final, Literal
+
+import anyio
+import attrs
+
+from eggapi_async import AsyncEggClient, EggError, RateLimiter
+
+HOST: Final = "127.0.0.1"
+TURNS: Final = 5
+CALLERS: Final = 10
+LONGEST_ANSWER: Final = 0.002
+LONGEST_PATIENCE: Final = 0.008
+"""Seconds after which a call is cancelled at the latest: some are answered before, most are not."""
+FULL: Final = 20_000
+
+How = Literal["task", "scope"]
+
+
+class Service:
+    """An HTTP/1.1 server that takes every generation, and answers after a moment."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self.accepted: list[str] = []
+        self.open = 0
+        self.most_open = 0
+        self._dice = dice
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection until the client hangs up."""
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            while True:
+                writer.write(await self._answer(reader))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            self.open -= 1
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader) -> bytes:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        is_post = head.startswith(b"post")
+        if is_post:
+            await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+            self.accepted.append(f"gen_{len(self.accepted)}")
+        task_id = self.accepted[-1] if is_post else "gen_looked_at"
+        await asyncio.sleep(self._dice.random() * LONGEST_ANSWER)
+        task = {"id": task_id, "status": "pending", "model": "nanobanana", "type": "image_generate"}
+        body = json.dumps({"data": task, "error": None}).encode()
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+@attrs.frozen
+class Report:
+    """What a storm did, and what was left after it."""
+
+    cancelled: int
+    answered: int
+    failed: int
+    seconds: float
+    good_calls_seconds: float
+    """How long three calls took afterwards."""
+    limiter: str
+    most_open: int
+    """Connections that the service had at once."""
+    stray_tasks: int
+    accepted: set[str]
+    unfinished: set[str]
+
+
+@attrs.define
+class _Counts:
+    wanted: int
+    cancelled: int = 0
+    answered: int = 0
+    failed: int = 0
+
+
+async def storm(cancellations: int, *, how: How, seed: int = 0) -> Report:
+    """Cancel so many calls of one client, and see what is left."""
+    dice = random.Random(seed)
+    service, counts = Service(dice), _Counts(cancellations)
+    before = asyncio.all_tasks()
+    server = await asyncio.start_server(service.serve, HOST, 0)
+    url = f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
+    limiter = RateLimiter(concurrency=TURNS, per_second=None)
+    async with AsyncEggClient("storm-key", base_url=url, limiter=limiter) as egg:
+        started = time.monotonic()
+        callers = (_caller(egg, counts, random.Random(f"{seed}/{n}"), how) for n in range(CALLERS))
+        await asyncio.gather(*callers)
+        ended = time.monotonic()
+        with anyio.fail_after(10):
+            for _ in range(3):
+                await egg.generate("An egg after the storm")
+        good = time.monotonic() - ended
+        unfinished = {task.id for task in egg.unfinished}
+    server.close()
+    await _all_gone(service)
+    await server.wait_closed()
+    return Report(
+        cancelled=counts.cancelled,
+        answered=counts.answered,
+        failed=counts.failed,
+        seconds=ended - started,
+        good_calls_seconds=good,
+        limiter=repr(limiter),
+        most_open=service.most_open,
+        stray_tasks=len(asyncio.all_tasks() - before),
+        accepted=set(service.accepted),
+        unfinished=unfinished,
+    )
+
+
+async def _all_gone(service: Service) -> None:
+    with anyio.fail_after(10):
+        while service.open:
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0)
+
+
+async def _caller(egg: AsyncEggClient, counts: _Counts, dice: random.Random, how: How) -> None:
+    cancel = {"task": _by_task, "scope": _by_scope}[how]
+    while counts.cancelled < counts.wanted:
+        is_post = dice.random() < 0.3
+        try:
+            was_cancelled = await cancel(egg, is_post, dice.random() * LONGEST_PATIENCE)
+        except EggError:
+            counts.failed += 1
+            continue
+        counts.cancelled += was_cancelled
+        counts.answered += not was_cancelled
+
+
+async def _call(egg: AsyncEggClient, is_post: bool) -> Any:
+    return await (egg.generate("An egg") if is_post else egg.get_task("gen_looked_at"))
+
+
+async def _by_task(egg: AsyncEggClient, is_post: bool, seconds: float) -> bool:
+    task = asyncio.ensure_future(_call(egg, is_post))
+    await asyncio.sleep(seconds)
+    task.cancel()
+    await asyncio.wait((task,))
+    if not task.cancelled():
+        task.result()
+    return task.cancelled()
+
+
+async def _by_scope(egg: AsyncEggClient, is_post: bool, seconds: float) -> bool:
+    with anyio.move_on_after(seconds) as scope:
+        await _call(egg, is_post)
+    return scope.cancelled_caught
+
+
+def main(cancellations: int = FULL) -> None:
+    """Run both kinds and write what came of them."""
+    kinds: tuple[How, How] = ("task", "scope")
+    for how in kinds:
+        report = asyncio.run(storm(cancellations, how=how))
+        shown = attrs.evolve(report, accepted=set(), unfinished=set())
+        lost = report.accepted - report.unfinished
+        sys.stdout.write(f"{how}: {shown}\n  {len(report.accepted)} accepted, {len(lost)} lost\n")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
