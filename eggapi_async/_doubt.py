@@ -89,9 +89,15 @@ def _fits(doubt: Doubt, task: TaskSnapshot, when: Window) -> bool:
         return False
     if task.type == ("image_generate" if _is_edit(request) else "image_edit"):
         return False
-    if task.raw.get("prompt") not in (None, _sent(request, "prompt")):  # not documented
+    if not _echoes(task.raw.get("prompt"), _sent(request, "prompt")):
         return False
     return task.created_at is None or when.start <= task.created_at <= when.end
+
+
+def _echoes(shown: object, sent: object) -> bool:
+    """True unless *shown* is another text: an echo is not documented, and may be cut."""
+    start = " ".join(str(shown or "").split()).rstrip("….")
+    return " ".join(str(sent).split()).startswith(start)
 
 
 def is_past(tasks: Iterable[TaskSnapshot], when: Window) -> bool:

@@ -226,7 +226,7 @@ def _number(text: str) -> int | None:
 def _check(file: Output, part: Part, length: int | None) -> None:
     """Refuse what is no output, and what has no end."""
     kind = sniff(part.head)
-    if kind is TEXT:
+    if kind is TEXT or length == 0:
         raise DownloadError(f"expected a picture or a video, got {part.head!r}", url=file.url)
     is_whole = kind.is_whole(part.head, part.tail, part.size)
     if (length is not None and part.size != length) or is_whole is False:

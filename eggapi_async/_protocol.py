@@ -89,7 +89,7 @@ class Call(Generic[T]):
 def submit(request: GenerationRequest) -> Call[TaskSnapshot]:
     """POST /v1/generate: 202 with a task object; 200 with a final one is valid too."""
     body = json.dumps(_body(request)).encode()
-    return Call("submit", "POST", "/v1/generate", _task, body=body)
+    return Call("submit", "POST", "/v1/generate", _submitted, body=body)
 
 
 def get_task(task_id: str, *, kind: str = "get") -> Call[TaskSnapshot]:
@@ -102,18 +102,26 @@ def list_tasks(
     *, page: int = 1, per_page: int = 20, kind: str = "list"
 ) -> Call[Page[TaskSnapshot]]:
     """GET /v1/tasks: a page of task objects, in no documented order."""
-    return Call(kind, "GET", "/v1/tasks", partial(_page, _task), _paging(page, per_page))
+    return Call(
+        kind, "GET", "/v1/tasks", partial(_page, _task, page, per_page), _paging(page, per_page)
+    )
 
 
 def sweep_tasks(page: int) -> Call[Page[Mapping[str, Any]]]:
     """GET /v1/tasks, the largest page, its items left as they came: most are of no interest."""
     query = {"page": page, "per_page": PAGE_LIMIT}
-    return Call("sweep", "GET", "/v1/tasks", partial(_page, _item), query)
+    return Call("sweep", "GET", "/v1/tasks", partial(_page, _item, page, PAGE_LIMIT), query)
 
 
 def usage(*, page: int = 1, per_page: int = PAGE_LIMIT) -> Call[Page[UsageRecord]]:
     """GET /v1/usage: a page of records whose fields are not documented."""
-    return Call("usage", "GET", "/v1/usage", partial(_page, _record), _paging(page, per_page))
+    return Call(
+        "usage",
+        "GET",
+        "/v1/usage",
+        partial(_page, _record, page, per_page),
+        _paging(page, per_page),
+    )
 
 
 def usage_summary() -> Call[list[UsageSummary]]:
@@ -189,7 +197,8 @@ def is_refusal(error: Exception) -> bool:
 
 def _refusal(answer: Answer) -> APIError | UnexpectedResponseError:
     if answer.status < 200 or 300 <= answer.status < 400:
-        host = quote(answer.headers.get("location", "")[:200], safe=":/?=&.-_")
+        origin = answer.headers.get("location", "").partition("?")[0].split("/")[:3]
+        host = quote("/".join(origin)[:100], safe=":/.-_")  # the rest may be a secret
         return _surprise(answer, f"a redirect to {host!r}, which is not followed; check base_url")
     code, message = _error_of(answer)
     request_id = answer.headers.get("x-request-id")
@@ -401,6 +410,13 @@ def _task(data: Any, answer: Answer, where: str = "$.data") -> TaskSnapshot:
     return _structured(data, answer, snapshot, where)
 
 
+def _submitted(data: Any, answer: Answer) -> TaskSnapshot:
+    """A new task; with an id alone it is already one that is paid for, and must not be lost."""
+    if isinstance(data, dict) and not isinstance(data.get("status"), str):
+        data = {**data, "status": "pending"}
+    return _task(data, answer)
+
+
 def _this_task(task_id: str, data: Any, answer: Answer) -> TaskSnapshot:
     task = _task(data, answer)
     if task.id != task_id:
@@ -431,7 +447,9 @@ def _summaries(data: Any, answer: Answer) -> list[UsageSummary]:
     ]
 
 
-def _page(read_item: Callable[[Any, Answer, str], T], data: Any, answer: Answer) -> Page[T]:
+def _page(
+    read_item: Callable[[Any, Answer, str], T], page: int, per_page: int, data: Any, answer: Answer
+) -> Page[T]:
     items = data.get("items") if isinstance(data, dict) else None
     if not isinstance(items, list):
         raise _surprise(answer, "expected a list", where="$.data.items")
@@ -439,22 +457,22 @@ def _page(read_item: Callable[[Any, Answer, str], T], data: Any, answer: Answer)
         read_item(item, answer, f"$.data.items[{index}]") for index, item in enumerate(items)
     )
     place = data.get("pagination")
-    return _placed(found, place if isinstance(place, dict) else {})
+    return _placed(found, page, per_page, place if isinstance(place, dict) else {})
 
 
-def _placed(items: tuple[T, ...], place: Mapping[str, Any]) -> Page[T]:
-    """*items* with what the pagination says, or with what follows from them where it is silent."""
+def _placed(items: tuple[T, ...], page: int, per_page: int, place: Mapping[str, Any]) -> Page[T]:
+    """*items* with what the pagination says.
+
+    Where it is silent, they are what was asked for, and a full page is not taken for the last.
+    """
 
     def number(name: str, default: int) -> int:
         value = place.get(name)
         return value if type(value) is int and value >= 0 else default
 
-    total = number("total", len(items))
-    per_page = number("per_page", 0) or max(len(items), 1)
-    return Page(
-        items=items,
-        page=number("page", 1),
-        per_page=per_page,
-        total=total,
-        total_pages=number("total_pages", -(-total // per_page)),
-    )
+    page = number("page", page) or 1
+    per_page = number("per_page", 0) or per_page
+    is_full = len(items) >= per_page
+    total = number("total", (page - 1) * per_page + len(items) + is_full)
+    pages = number("total_pages", -(-total // per_page))
+    return Page(items=items, page=page, per_page=per_page, total=total, total_pages=pages)

@@ -141,9 +141,10 @@ class Transport:
                     raise
                 log.info("%s %s goes again after %s", call.method, call.path, error)
                 attempt = _Attempt(started + patience.retry.deadline + LATE, error)
-                is_paced = isinstance(error, RateLimitedError)
+                # After a 429 the limiter's cool-down is the pause.
+                is_paced = isinstance(error, RateLimitedError) and error.status_code == 429
             self._stats.retries += 1
-            if not is_paced:  # after a 429 the limiter's cool-down is the pause
+            if not is_paced:
                 await anyio.sleep(delay)
         raise AssertionError("counting never ends")
 
@@ -214,6 +215,7 @@ class Transport:
             if call.is_billing:
                 self._lost(attempt, lose, "cancelled before the answer came")
             raise
+        log.debug("%s %s: HTTP %s", call.method, call.path, answer.status)
         self._note_limit(answer, attempt.left_at)
         return answer
 

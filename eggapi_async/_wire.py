@@ -1,7 +1,8 @@
 """The door to httpx: one exchange, or one stream, over a shared pool of connections.
 
 A pool is made per event loop on first use, and closed when that loop ends or the client is closed.
-It is one `httpx.AsyncClient` over lanes (`_lanes`), so that nothing ever queues in it.
+It is made of lanes (`_lanes`), so that nothing ever queues in it. A caller's own client is used as
+it is, and not closed.
 
 httpx exceptions end here, as `ConnectionFailedError`. Nothing here knows a path of the API, decides
 on a repetition, or keeps the key where a repr, a log or a traceback could show it.
@@ -58,9 +59,13 @@ class ApiKey(httpx.Auth):
     def __reduce__(self) -> NoReturn:
         raise TypeError("an API key is not pickled")
 
-    def auth_flow(self, request: httpx.Request) -> Any:
+    def sign(self, request: httpx.Request) -> None:
         """Add the documented header."""
         request.headers["Authorization"] = f"Bearer {self._key}"
+
+    def auth_flow(self, request: httpx.Request) -> Any:
+        """The same, as a caller's client asks for it."""
+        self.sign(request)
         yield request
 
     def redact(self, body: bytes) -> bytes:
@@ -95,7 +100,7 @@ class _Home:
     """What belongs to one event loop."""
 
     token: object
-    http: httpx.AsyncClient
+    lanes: Lanes
     ending: AsyncGenerator[None, None]
 
 
@@ -129,19 +134,20 @@ class Wire:
         Raises ConnectionFailedError, whose `was_sent` is False only where that is proved.
         """
         trace = Trace()
-        http = await self._http()
-        request = http.build_request(
-            method,
-            url,
-            params=params or None,
-            content=body,
-            headers=_API_HEADERS if body is None else _API_HEADERS_WITH_BODY,
-            timeout=_timeouts(timeout),
-            extensions={"trace": trace} if method == "POST" else None,
-        )
+        extensions: dict[str, Any] = {"timeout": _timeouts(timeout)}
+        if method == "POST":
+            extensions["trace"] = trace
         with _mapped(trace):
+            request = self._request(
+                method,
+                url,
+                params=params or None,
+                content=body,
+                headers=_API_HEADERS if body is None else _API_HEADERS_WITH_BODY,
+                extensions=extensions,
+            )
             with anyio.fail_after(timeout):
-                response = await http.send(request, auth=key, stream=True, follow_redirects=False)
+                response = await self._send(request, key)
                 try:
                     whole = await _read(response)
                 finally:
@@ -155,28 +161,41 @@ class Wire:
     @asynccontextmanager
     async def stream(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Stream]:
         """One GET without the key, its body still to be read."""
-        http = await self._http()
         with _mapped(Trace()):
-            request = http.build_request(
-                "GET", url, headers={**_DOWNLOAD_HEADERS, **headers}, timeout=_timeouts(STALLED)
+            request = self._request(
+                "GET",
+                url,
+                headers={**_DOWNLOAD_HEADERS, **headers},
+                extensions={"timeout": _timeouts(STALLED)},
             )
-            response = await http.send(request, auth=None, stream=True, follow_redirects=False)
+            response = await self._send(request, None)
         try:
             yield Stream(response)
         finally:
             await response.aclose()
 
-    async def _http(self) -> httpx.AsyncClient:
-        if self._callers is not None:
-            if self._callers.is_closed:
-                raise ConfigurationError("http_client: expected an open one, it has been closed")
-            return self._callers
+    def _request(self, method: str, url: str, **parts: Any) -> httpx.Request:
+        if self._callers is not None:  # whose own headers go along
+            return self._callers.build_request(method, url, **parts)
+        return httpx.Request(method, url, **parts)
+
+    async def _send(self, request: httpx.Request, key: ApiKey | None) -> httpx.Response:
+        """The head of the answer. Our own lanes need none of what a client does per request."""
+        if self._callers is None:
+            if key is not None:
+                key.sign(request)
+            return await (await self._lanes()).handle_async_request(request)
+        if self._callers.is_closed:
+            raise ConfigurationError("http_client: expected an open one, it has been closed")
+        return await self._callers.send(request, auth=key, stream=True, follow_redirects=False)
+
+    async def _lanes(self) -> Lanes:
         token = anyio.lowlevel.current_token()
         if self._home is None or self._home.token != token:
-            http = httpx.AsyncClient(transport=Lanes(), trust_env=False, cookies=_no_cookies())
-            self._home = _Home(token, http, _close_at_the_end(http))
+            lanes = Lanes()
+            self._home = _Home(token, lanes, _close_at_the_end(lanes))
             await anext(self._home.ending)
-        return self._home.http
+        return self._home.lanes
 
     async def aclose(self) -> None:
         """Close the connections of our own. The caller's client is the caller's."""
@@ -208,17 +227,19 @@ def in_process(app: Any) -> HTTPClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), cookies=_no_cookies())
 
 
-def _timeouts(seconds: float) -> httpx.Timeout:
-    return httpx.Timeout(seconds, connect=min(CONNECT_TIMEOUT, seconds), pool=None)
+def _timeouts(seconds: float) -> dict[str, float | None]:
+    """Of each phase; nothing ever waits for the pool."""
+    connect = min(CONNECT_TIMEOUT, seconds)
+    return {"connect": connect, "read": seconds, "write": seconds, "pool": None}
 
 
-async def _close_at_the_end(http: httpx.AsyncClient) -> AsyncGenerator[None, None]:
+async def _close_at_the_end(lanes: Lanes) -> AsyncGenerator[None, None]:
     # Every event loop closes its asynchronous generators before it ends: so does this one close the
     # connections, while their loop can still do it, though nobody closed the client.
     try:
         yield
     finally:
-        await http.aclose()
+        await lanes.aclose()
 
 
 def _no_cookies() -> CookieJar:

@@ -895,3 +895,10 @@ async def test_map_saves_into_the_working_folder_only_when_asked(
         assert list(tmp_path.iterdir()) == []
         [outcome] = await egg.map(["A cat"], save_to=".")
     assert [path.name for path in tmp_path.iterdir()] == [path.name for path in outcome.paths]
+
+
+async def test_only_snapshots_and_urls_can_be_downloaded() -> None:
+    """A task that was not awaited has no output yet: it is named, not an AttributeError."""
+    async with connect(EggEmulator()) as egg:
+        with pytest.raises(InvalidRequestError, match="source: expected a TaskSnapshot"):
+            await egg.download(egg.task("gen_a"), "out/")  # type: ignore[arg-type]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -179,3 +181,21 @@ def test_a_missing_docstring_is_noticed() -> None:
 def test_a_second_import_is_noticed() -> None:
     """A name that comes from two places is found, under the name that it gets."""
     assert imported_twice("from a import X, Y as Z\nfrom b import Z, Y") == ["Z"]
+
+
+def test_a_public_room_is_there_without_an_import_of_its_own() -> None:
+    """`import eggapi_async; eggapi_async.errors.EggError` works, though nothing is loaded early."""
+    code = "import eggapi_async as e; print(e.errors.EggError.__name__, 'AsyncEggClient' in dir(e))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert done.stdout.split() == ["EggError", "True"]
+    assert eggapi_async.__getattr__("errors") is eggapi_async.errors
+    assert set(dir(eggapi_async)) >= set(eggapi_async.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """As in every module."""
+    with pytest.raises(AttributeError, match="has no attribute 'AsyncEgClient'"):
+        _ = eggapi_async.AsyncEgClient

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -82,7 +83,7 @@ def test_one_task_is_asked_for_as_the_service_advises() -> None:
         watchlist.seen(TaskSnapshot(id="a", status="pending"), now=now)
 
     assert looks[:4] == [3.0, 8.0, 13.0, 18.0]
-    assert all(b - a >= 5.0 for a, b in zip(looks, looks[1:], strict=False))
+    assert all(b - a >= 5.0 for a, b in pairwise(looks))
 
 
 def test_a_task_of_unknown_age_is_asked_for_at_once() -> None:

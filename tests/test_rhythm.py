@@ -28,7 +28,7 @@ def test_the_advice_looks_after_3_s_and_then_every_5_s(
     duration: float, looks: int, lag: float
 ) -> None:
     """What a task of a given duration costs, and how late its end is seen."""
-    assert ADVICE.cost(duration) == (looks, pytest.approx(lag))
+    assert ADVICE.cost(duration) == pytest.approx((looks, lag))
 
 
 def test_a_rhythm_is_dense_where_ends_are_likely_and_sparse_after() -> None:

@@ -1,0 +1,225 @@
+"""Reads what a batch is to generate: text, JSON lines or CSV, line by line, never all at once.
+
+Its rule: a line that cannot be read is a value with a line number, like any other that fails, so
+that one bad line out of thousands spoils nothing. What a request may hold is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import queue
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from itertools import islice
+from pathlib import Path
+from threading import Thread
+from typing import Any, Final, Literal, TextIO, TypeVar, cast
+
+import anyio
+import attrs
+import click
+
+T = TypeVar("T")
+Format = Literal["txt", "jsonl", "csv"]
+
+FORMATS: Final = ("txt", "jsonl", "csv")
+_SUFFIXES: Final[dict[str, Format]] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+}
+_NUMBERS: Final = ("num_outputs", "duration")
+_FIELDS: Final = (
+    "model",
+    "negative_prompt",
+    "aspect_ratio",
+    "num_outputs",
+    "resolution",
+    "image_urls",
+    "duration",
+    "webhook_url",
+)
+"""Columns of a CSV file that are used, beside the one that holds the prompts."""
+_LINES_AHEAD: Final = 100
+_LOOK: Final = 0.02
+"""Seconds between looks at what came from a pipe."""
+
+
+@attrs.frozen
+class Unreadable:
+    """A line that is no request; *problem* says why."""
+
+    problem: str
+
+
+@attrs.frozen
+class Line:
+    """One line of the input: its number from 1, its text, and what it asks for."""
+
+    number: int
+    text: str
+    item: str | dict[str, Any] | Unreadable
+
+
+@attrs.frozen(kw_only=True)
+class Source:
+    """Where lines come from: a file, or standard input (None)."""
+
+    path: Path | None
+    format: Format
+    prompt_column: str = "prompt"
+    limit: int | None = None
+
+    @classmethod
+    def of(cls, name: str, *, format: str | None, prompt_column: str, limit: int | None) -> Source:
+        """The source with that *name* (`-`: standard input), in its suffix's format or *format*."""
+        path = None if name == "-" else Path(name)
+        known = _SUFFIXES.get(path.suffix.lower(), "txt") if path else "txt"
+        chosen = cast(Format, format) if format else known
+        return cls(path=path, format=chosen, prompt_column=prompt_column, limit=limit)
+
+    def lines(self) -> Iterator[Line]:
+        """The lines, read as they are asked for. Raises click.UsageError without the column."""
+        return islice(self._all(), self.limit)
+
+    async def stream(self) -> AsyncIterator[Line]:
+        """The lines, where a pipe must not keep others waiting."""
+        if self.path is not None:
+            for line in self.lines():
+                yield line
+            return
+        async with aclosing(from_pipe(self.lines())) as lines:
+            async for line in lines:
+                yield line
+
+    def _all(self) -> Iterator[Line]:
+        with _opened(self.path) as file:
+            yield from _READERS[self.format](file, self.prompt_column)
+
+    def total(self) -> int | None:
+        """How many lines there are; None where only reading would tell."""
+        if self.path is None or not self.path.is_file():
+            return None
+        return sum(1 for _ in self.lines())
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "standard input" if self.path is None else self.path.name
+
+
+def _opened(path: Path | None) -> TextIO:
+    if path is not None:
+        return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+    try:
+        # A file of its own: at exit a thread may still wait in it, and must not hold sys.stdin.
+        number = sys.stdin.fileno()
+        return open(
+            number, encoding="utf-8-sig", errors="surrogateescape", newline="", closefd=False
+        )
+    except io.UnsupportedOperation:
+        return io.StringIO(sys.stdin.read())
+
+
+def _texts(file: TextIO) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(file, 1):
+        text = line.strip()
+        if text and not text.startswith("#"):
+            yield number, text
+
+
+def _txt(file: TextIO, _: str) -> Iterator[Line]:
+    for number, text in _texts(file):
+        yield Line(number, text, text)
+
+
+def _jsonl(file: TextIO, _: str) -> Iterator[Line]:
+    for number, text in _texts(file):
+        yield Line(number, text, _json_item(text))
+
+
+def _json_item(text: str) -> str | dict[str, Any] | Unreadable:
+    try:
+        item = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Unreadable(f"not JSON: {error}")
+    if isinstance(item, dict):
+        item.pop("error", None)  # why it failed the last time: see failed.jsonl
+        return item
+    return item if isinstance(item, str) else Unreadable("expected a JSON object or string")
+
+
+def _csv(file: TextIO, prompt_column: str) -> Iterator[Line]:
+    rows = csv.DictReader(file)
+    if prompt_column not in (rows.fieldnames or ()):
+        there = ", ".join(rows.fieldnames or ()) or "nothing"
+        raise click.UsageError(
+            f"there is no column {prompt_column!r} in the first line, but {there}"
+            " (--prompt-column names another)"
+        )
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Line(rows.line_num, "", Unreadable(f"not CSV: {error}"))
+        else:
+            item = _row_item(row, prompt_column)
+            yield Line(rows.line_num, json.dumps(item), item)
+
+
+def _row_item(row: dict[str, Any], prompt_column: str) -> dict[str, Any]:
+    item: dict[str, Any] = {"prompt": row[prompt_column] or ""}
+    for name in _FIELDS:
+        if name != prompt_column and row.get(name):
+            item[name] = _cell(name, row[name])
+    return item
+
+
+def _cell(name: str, text: str) -> Any:
+    if name == "image_urls":
+        return text.split()
+    return int(text) if name in _NUMBERS and text.strip().isdecimal() else text
+
+
+_READERS: Final[dict[Format, Callable[[TextIO, str], Iterator[Line]]]] = {
+    "txt": _txt,
+    "jsonl": _jsonl,
+    "csv": _csv,
+}
+
+
+# --- from a pipe ---------------------------------------------------------------------------------
+
+
+async def from_pipe(lines: Iterator[T]) -> AsyncGenerator[T, None]:
+    """*lines*, read by a thread: a pipe may be silent for long, and nothing else may wait for it.
+
+    The thread is abandoned when nobody wants its lines any more, since no read can be interrupted.
+    """
+    came: queue.Queue[T | BaseException | None] = queue.Queue(_LINES_AHEAD)
+    Thread(target=_read, args=(lines, came), daemon=True).start()
+    while True:
+        try:
+            line = came.get_nowait()
+        except queue.Empty:
+            await anyio.sleep(_LOOK)
+            continue
+        if line is None:
+            return
+        if isinstance(line, BaseException):
+            raise line
+        yield line
+
+
+def _read(lines: Iterator[T], came: queue.Queue[T | BaseException | None]) -> None:
+    try:
+        for line in lines:
+            came.put(line)
+        came.put(None)
+    except Exception as error:  # raised where the lines are wanted
+        came.put(error)
