@@ -22,7 +22,11 @@ def served(app: Any) -> Iterator[str]:
     """The base URL at which *app* is served while the block runs."""
     with socket.create_server(("127.0.0.1", 0)) as door:
         config = uvicorn.Config(
-            app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1
+            app,
+            date_header=False,
+            log_level="critical",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
         )
         server = uvicorn.Server(config)
         thread = Thread(target=server.run, kwargs={"sockets": [door]})

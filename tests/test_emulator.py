@@ -574,3 +574,11 @@ async def test_a_page_of_a_long_list_costs_no_more_than_that_of_a_short_one() ->
     """The newest page is cut out of the list, whose length does not matter."""
     short, long = await _calls_for_a_page(200), await _calls_for_a_page(10_000)
     assert long < short * 1.5
+
+
+async def test_every_answer_is_dated_by_the_emulators_clock() -> None:
+    """Whoever compares times with the service's needs one clock for all of them."""
+    async with desk(start=784111777.0) as here:
+        answers = [await here.http.get(path) for path in ("/v1/tasks", "/nothing")]
+
+    assert [answer.headers["date"] for answer in answers] == ["Sun, 06 Nov 1994 08:49:37 GMT"] * 2

@@ -578,3 +578,13 @@ async def test_only_so_many_own_ids_are_remembered() -> None:
     await it.buy()
     assert len(it.submissions._own) == REMEMBERED
     assert "gen_0" not in it.submissions._own
+
+
+async def test_a_lost_task_is_found_by_the_services_clock_however_far_off_it_is() -> None:
+    """The emulator lives in 1970 here; the loss is dated by this machine."""
+    emulator = EggEmulator(clock=anyio.current_time)
+    emulator.fail_next(Fault.lost())
+    async with connect(emulator) as egg:
+        task = await egg.generate("An egg", uncertain="verify")
+
+    assert emulator.accepted == [task.id]

@@ -97,6 +97,7 @@ def emulator(port: int, host: str, **options: Any) -> None:
         _announce(address(host, door.getsockname()[1]))
         config = uvicorn.Config(
             EggEmulator(**options),
+            date_header=False,  # the emulator's own clock tells the date
             log_level="warning",
             timeout_graceful_shutdown=1,
         )

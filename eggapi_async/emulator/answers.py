@@ -6,6 +6,7 @@ Its rule: an answer is complete before its first byte is sent. It does not decid
 from __future__ import annotations
 
 import json
+from email.utils import formatdate
 from http.client import responses
 from typing import Any
 
@@ -47,11 +48,12 @@ class Answer:
     length: int | None = None
     """The Content-Length to claim when it is not that of the body (HEAD, and files cut short)."""
 
-    def start(self) -> dict[str, Any]:
-        """The message that opens this answer in ASGI."""
+    def start(self, now: float) -> dict[str, Any]:
+        """The message that opens this answer in ASGI; *now*, a unix time, becomes its Date."""
         claimed = len(self.body) if self.length is None else self.length
         extra = (("content-length", str(claimed)),) if self.sized else ()
-        raw = [(name.encode(), value.encode("latin-1")) for name, value in self.headers + extra]
+        dated = (("date", formatdate(now, usegmt=True)), *self.headers, *extra)
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in dated]
         return {"type": "http.response.start", "status": self.status, "headers": raw}
 
 

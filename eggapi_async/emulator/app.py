@@ -143,7 +143,7 @@ class EggEmulator:
         if request is None:
             return
         answer = await self._answered(request)
-        await send(answer.start())
+        await send(answer.start(self._clock()))
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _answered(self, request: Request) -> Answer:
