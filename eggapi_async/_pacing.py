@@ -2,7 +2,7 @@
 
 Requests are spaced evenly (a generic cell rate algorithm with half a gap of tolerance, so that in
 no second more than the rate and one leave). Two kinds share the rate: urgent requests (submissions,
-and what a caller waits for) go first; polls have a quarter of it while urgent ones wait. A 429
+and what a caller waits for) go first; polls have at most a quarter of it while those wait. A 429
 stops everybody for a while and lowers the rate, which then climbs back slowly: the limit of a key's
 plan is not known beforehand. No clock and no loop: time comes as an argument.
 """
@@ -17,6 +17,10 @@ import attrs
 
 POLL_SHARE: Final = 0.25
 """Part of the rate that polls may take while urgent requests wait."""
+SCARCE: Final = 20.0
+SCARCE_POLL_SHARE: Final = 0.15
+"""The same below SCARCE requests per second: there a batch waits for its submissions, not for news
+of what was submitted."""
 FLOOR: Final = 0.5
 """Requests per second that refusals never push below."""
 CUT: Final = 0.85
@@ -81,7 +85,11 @@ class Pacer:
         turn = max(self._due, now - gap / 2)
         self._due = turn + gap
         if poll:  # never later than the turn: turns that nobody else wanted are not owed
-            self._poll_due = min(max(self._poll_due, turn - gap / 2), turn) + gap / POLL_SHARE
+            self._poll_due = min(max(self._poll_due, turn - gap / 2), turn) + gap / self._poll_share
+
+    @property
+    def _poll_share(self) -> float:
+        return POLL_SHARE if self._rate >= SCARCE else SCARCE_POLL_SHARE
 
     def refused(self, now: float, *, sent_at: float, retry_after: float | None) -> None:
         """A 429 came to a request sent at *sent_at*: cool down, and go slower.

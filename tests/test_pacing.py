@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eggapi_async._pacing import CUT, LONGEST_PAUSE, POLL_SHARE, Pacer
+from eggapi_async._pacing import CUT, LONGEST_PAUSE, POLL_SHARE, SCARCE_POLL_SHARE, Pacer
 
 START = 1000.0
 
@@ -166,11 +166,16 @@ def lateness(times: Iterable[float]) -> Callable[[], float]:
         pytest.param([0.0, 0.004, 0.001, 0.0, 0.002], id="with a busy machine"),
     ],
 )
-@pytest.mark.parametrize("rate", [1.0, 3.0, 80.0])
-def test_polls_have_a_quarter_while_others_wait(rate: float, late: list[float]) -> None:
-    """Neither more than their share of the rate, nor less."""
+@pytest.mark.parametrize(
+    ("rate", "share"),
+    [(1.0, SCARCE_POLL_SHARE), (19.9, SCARCE_POLL_SHARE), (20.0, POLL_SHARE), (80.0, POLL_SHARE)],
+)
+def test_polls_have_their_share_while_others_wait(
+    rate: float, share: float, late: list[float]
+) -> None:
+    """A quarter of the rate, less where it is small: neither more of it, nor less."""
     road = Road(Pacer(rate), late=lateness(late))
-    assert polls_among(road, 400) == pytest.approx(400 * POLL_SHARE, abs=2)
+    assert polls_among(road, 400) == pytest.approx(400 * share, abs=2)
 
 
 def test_polls_alone_have_the_whole_rate() -> None:
@@ -183,7 +188,7 @@ def test_polls_alone_have_the_whole_rate() -> None:
 
 def test_polls_do_not_pay_later_for_having_been_alone() -> None:
     """After an hour of polls alone, they have their quarter as soon as others come."""
-    road = Road(Pacer(10.0))
+    road = Road(Pacer(20.0))
     for _ in range(36_000):
         road.wait(poll=True)
     assert polls_among(road, 40) in (10, 11)
@@ -191,7 +196,7 @@ def test_polls_do_not_pay_later_for_having_been_alone() -> None:
 
 def test_others_do_not_pay_later_either() -> None:
     """After a time without polls, these have no arrears to collect."""
-    road = Road(Pacer(10.0))
+    road = Road(Pacer(20.0))
     for _ in range(1000):
         road.wait(poll=False)
     assert polls_among(road, 40) in (10, 11)
@@ -216,7 +221,7 @@ def test_it_is_always_the_turn_of_exactly_one_kind(gap: float) -> None:
 
 def test_a_poll_waits_in_line_for_the_cool_down_too() -> None:
     """A cool-down stops both kinds, and the shares hold after it."""
-    road = Road(Pacer(10.0))
+    road = Road(Pacer(80.0))
     polls_among(road, 5)
     road.pacer.refused(road.now, sent_at=road.now, retry_after=3.0)
     before = road.now
