@@ -25,8 +25,15 @@ FLOOR: Final = 0.5
 """Requests per second that refusals never push below."""
 CUT: Final = 0.85
 """What a refusal leaves of the rate that was really used."""
-CLIMB: Final = 0.005
-"""Part of the rate that is regained per second without a refusal."""
+HALF: Final = 0.5
+"""The same when it comes soon after another, or when too little was sent to tell what was used."""
+SOON: Final = 5.0
+"""Seconds after a refusal in which another one counts as soon, and nothing is regained."""
+CLIMB: Final = 0.1
+"""Part of the rate that is regained per second, up to near the rate that was last refused."""
+PROBE: Final = 0.005
+"""The same from there on."""
+NEAR: Final = 0.9
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 20.0
 
@@ -46,6 +53,7 @@ class Pacer:
     _cool_until: float = attrs.field(init=False, default=-math.inf)
     _cooled_at: float = attrs.field(init=False, default=-math.inf)
     _refusals: int = attrs.field(init=False, default=0)
+    _refused_rate: float = attrs.field(init=False, default=math.inf)
     _climbed_at: float = attrs.field(init=False, default=-math.inf)
     _taken: deque[float] = attrs.field(init=False, factory=deque)
 
@@ -98,8 +106,8 @@ class Pacer:
         """
         if sent_at > self._cooled_at:
             self._refusals += 1
-            self._cooled_at = now
             self._slow_down(now)
+            self._cooled_at = now
         pause = retry_after or self._pause()  # a wish for none could be repeated for ever
         self._cool_until = max(self._cool_until, self._cooled_at + pause, now + (retry_after or 0))
 
@@ -108,11 +116,15 @@ class Pacer:
 
     def _slow_down(self, now: float) -> None:
         self._climbed_at = now
-        if self.per_second is not None:
-            used: float = sum(1 for moment in self._taken if moment > now - 1.0)
-            # Few requests say nothing of the limit: somebody else may have used it up.
-            used = used if used > 2 else self._rate / 2
-            self._rate = max(min(FLOOR, self.per_second), CUT * min(self._rate, used))
+        if self.per_second is None:
+            return
+        recent = [moment for moment in self._taken if moment > now - 1.0]
+        # A burst's beginning, or a few requests, say nothing of the limit.
+        is_telling = len(recent) > 2 and recent[0] < now - 0.8
+        self._refused_rate = min(self._rate, len(recent)) if is_telling else self._rate
+        is_soon = now < self._cooled_at + SOON
+        left = self._refused_rate * (CUT if is_telling and not is_soon else HALF)
+        self._rate = max(min(FLOOR, self.per_second), left)
 
     def answered(self, now: float, *, sent_at: float) -> None:
         """A request was not refused: forget earlier refusals, and climb back by what time
@@ -120,6 +132,7 @@ class Pacer:
         if sent_at > self._cooled_at:
             self._refusals = 0
         if self.per_second is not None and self._rate < self.per_second:
-            since = min(1.0, max(0.0, now - self._climbed_at))
-            self._rate = min(self.per_second, self._rate * (1.0 + CLIMB * since))
+            since = min(1.0, max(0.0, now - max(self._climbed_at, self._cooled_at + SOON)))
+            pace = CLIMB if self._rate < NEAR * self._refused_rate else PROBE
+            self._rate = min(self.per_second, self._rate * (1.0 + pace * since))
             self._climbed_at = now
