@@ -1,0 +1,4 @@
+"""What waiting costs: this client and its peers against one fake service, on this machine.
+
+`python -m benchmarks` prints the tables. Nothing here is part of the package or of its tests.
+"""
