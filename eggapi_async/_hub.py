@@ -8,6 +8,7 @@ nobody waits for cost nothing. Webhook deliveries end waits here too (`show`).
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -101,6 +102,7 @@ class Hub:
         self._waited: OrderedDict[str, Watch] = OrderedDict()
         self._is_led = False
         self._news = anyio.Event()
+        self._sleeps_until = math.inf
 
     @property
     def unfinished(self) -> tuple[Watch, ...]:
@@ -201,7 +203,8 @@ class Hub:
             known=watch.known,
             rhythm=partial(self._rhythm, watch),
         )
-        self._news.set()
+        if min(watch.known.due, watch.known.ripe_at) < self._sleeps_until:
+            self._news.set()  # the leader would oversleep it
 
     def _rhythm(self, watch: Watch) -> Rhythm:
         request = watch.request if self._learns else None
@@ -244,7 +247,8 @@ class Hub:
         now = anyio.current_time()
         for ask in self._watchlist.plan(now):
             asks.start_soon(self._ask, ask)
-        with anyio.CancelScope(deadline=self._watchlist.next_due(now)):
+        self._sleeps_until = self._watchlist.next_due(now)
+        with anyio.CancelScope(deadline=self._sleeps_until):
             await self._news.wait()
 
     async def _ask(self, ask: Ask) -> None:

@@ -451,3 +451,24 @@ async def test_a_handle_of_an_unknown_request_keeps_to_the_advice() -> None:
     await hub.result(hub.watch("gen_a"))
 
     assert asyncio.get_running_loop().time() == 1005.0
+
+
+async def test_a_task_that_joins_is_looked_at_in_time_whenever_the_leader_wakes() -> None:
+    """Whether it is due before the leader's next look or long after, and from an unknown age."""
+    service = Service(lambda task_id, _: shot(task_id))
+    hub = hub_of(service, sweep=False, interval=50.0)
+    (first,) = submitted(hub, service, "gen_first")
+    waiters = [asyncio.ensure_future(hub.result(first))]
+    await anyio.sleep(10)  # the leader sleeps until 1053
+    (second,) = submitted(hub, service, "gen_second")
+    for watch in (second, hub.watch("gen_old")):
+        waiters.append(asyncio.ensure_future(hub.result(watch)))
+    await anyio.sleep(0.5)
+    early = list(service.asked)
+    await anyio.sleep(3)
+
+    assert early == ["gen_first", "gen_old"]
+    assert service.asked == ["gen_first", "gen_old", "gen_second"]
+    for waiter in waiters:
+        waiter.cancel()
+    await asyncio.gather(*waiters, return_exceptions=True)
