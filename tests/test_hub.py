@@ -461,8 +461,8 @@ async def test_a_task_that_joins_is_looked_at_in_time_whenever_the_leader_wakes(
     waiters = [asyncio.ensure_future(hub.result(first))]
     await anyio.sleep(10)  # the leader sleeps until 1053
     (second,) = submitted(hub, service, "gen_second")
-    for watch in (second, hub.watch("gen_old")):
-        waiters.append(asyncio.ensure_future(hub.result(watch)))
+    later = (second, hub.watch("gen_old"))
+    waiters += [asyncio.ensure_future(hub.result(watch)) for watch in later]
     await anyio.sleep(0.5)
     early = list(service.asked)
     await anyio.sleep(3)
