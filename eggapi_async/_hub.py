@@ -26,6 +26,7 @@ from . import _protocol
 from ._polling import Ask, Peek, Sweep, Watched, Watchlist
 from ._rhythm import History, PollPolicy, Rhythm
 from ._transport import Transport
+from ._values import snapshot
 from .errors import (
     AuthenticationError,
     EggError,
@@ -276,7 +277,7 @@ class Hub:
         page = await self._transport.ask(_protocol.sweep_tasks(ask.page), first=True)
         for item in self._watchlist.seen_page(ask.page, page, now=anyio.current_time()):
             with suppress(BaseValidationError):  # a peek will say what is wrong with it
-                self.show(_protocol.snapshot(item))
+                self.show(snapshot(item))
 
     def _judge(self, task_id: str, error: EggError) -> None:
         """End the waits that an error makes hopeless; all other errors may pass."""

@@ -1,11 +1,8 @@
 """The API documentation as functions: every path, field and status code is here and nowhere else.
 
 An endpoint is a value, `Call[T]`: what to send, and how to read the answer. Reading gives a `T` or
-raises one of the documented errors, whatever the bytes are. This room does no I/O and reads no
-clock; cattrs, which checks what comes in, lives here.
-
-The world is open: unknown fields stay in `raw`, unknown statuses and types are kept, absent and
-null are the same, and money or times that cannot be read become None.
+raises one of the documented errors, whatever the bytes are (`_values` reads the single values).
+This room does no I/O and reads no clock.
 """
 
 from __future__ import annotations
@@ -13,16 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import MAXYEAR, UTC, datetime, timedelta
-from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Final, Generic, NoReturn, TypeVar
 from urllib.parse import quote
 
 import attrs
-from cattrs import BaseValidationError, Converter, transform_error
+from cattrs import BaseValidationError, transform_error
 
+from ._values import retry_after, snapshot, summary
 from .errors import (
     APIError,
     AuthenticationError,
@@ -274,126 +269,7 @@ def _start(answer: Answer) -> str:
     return answer.body[:200].decode("utf-8", "replace")
 
 
-def server_time(headers: Mapping[str, str]) -> datetime | None:
-    """The service's own clock, from the answer's `Date`; None where it cannot be read."""
-    try:
-        date = parsedate_to_datetime(headers.get("date", ""))
-    except (ValueError, TypeError, OverflowError):
-        return None
-    if date.year == MAXYEAR:  # no room to reckon with it
-        return None
-    return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The asked pause in seconds: `Retry-After` as seconds, with a fraction, or as an HTTP date.
-
-    A date counts from the answer's own `Date`, so that a wrong clock here cannot hurt; nonsense is
-    None.
-    """
-    text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})?", text):
-        return float(text)
-    until, now = server_time({"date": text}), server_time(headers)
-    if until is None or now is None:
-        return None
-    return max(0.0, (until - now) / timedelta(seconds=1))
-
-
 # --- reading: values -------------------------------------------------------------------------
-
-_MONEY = re.compile(r"\$?([0-9]{1,12}(?:\.[0-9]{1,12})?)")
-_TIME = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
-)
-
-
-def money(value: object) -> Decimal | None:
-    """US dollars: `$0.0160`, `$0.00`, `0.016000`, or a JSON number; anything else is None."""
-    try:
-        text = str(value) if isinstance(value, (str, int, float)) else ""
-    except ValueError:  # an int too long to print
-        return None
-    match = _MONEY.fullmatch(text)
-    return Decimal(match[1]) if match else None
-
-
-def moment(value: object) -> datetime | None:
-    """RFC 3339 with Z, an offset or neither (UTC), up to nine fraction digits; otherwise None."""
-    match = _TIME.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        return None
-    day, clock, fraction, zone = match.groups("")
-    try:
-        time = datetime.fromisoformat(f"{day}T{clock}{fraction[:7]}{zone.upper() or 'Z'}")
-        return time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _strict_text(value: object, _: type) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"expected text, got {type(value).__name__}")
-    return value
-
-
-def _lenient_text(value: object, _: Any) -> str | None:
-    if isinstance(value, dict):
-        value = value.get("message") or json.dumps(value)
-    return None if value is None else str(value)
-
-
-def _count(value: object, _: Any) -> int | None:
-    return value if type(value) is int else None
-
-
-def _as_given(value: Any, _: Any) -> Any:
-    return value
-
-
-_converter = Converter()
-_converter.register_structure_hook(str, _strict_text)
-_converter.register_structure_hook(str | None, _lenient_text)
-_converter.register_structure_hook(int | None, _count)
-_converter.register_structure_hook(Decimal | None, lambda value, _: money(value))
-_converter.register_structure_hook(datetime | None, lambda value, _: moment(value))
-_WORDS = ("model", "type")
-_AS_GIVEN = (Mapping[str, Any], Mapping[str, Any] | None, tuple[str, ...])
-_converter.register_structure_hook_func(lambda kind: kind in _AS_GIVEN, _as_given)
-
-
-def snapshot(item: Mapping[str, Any]) -> TaskSnapshot:
-    """A task object as a value; raises cattrs' BaseValidationError where id or status is
-    unusable."""
-    output = item.get("output")
-    urls = _urls(output)
-    return _converter.structure(
-        {
-            **{name: value for name, value in item.items() if _is_usable(name, value)},
-            "output": output if isinstance(output, dict) else None,
-            "url": urls[0] if urls else None,
-            "urls": urls,
-            "raw": item,
-        },
-        TaskSnapshot,
-    )
-
-
-def _is_usable(name: str, value: object) -> bool:
-    """False for what counts as absent: a paid task is not lost over an odd model or type."""
-    return bool(value and isinstance(value, str)) if name in _WORDS else value is not None
-
-
-def _urls(output: object) -> tuple[str, ...]:
-    """Where the output is: `urls` where it is given, else `url` alone."""
-    if not isinstance(output, dict):
-        return ()
-    many = output.get("urls")
-    urls = [url for url in many if isinstance(url, str) and url] if isinstance(many, list) else []
-    first = output.get("url")
-    if isinstance(first, str) and first and first not in urls:
-        urls.insert(0, first)
-    return tuple(urls)
 
 
 def _structured(data: Any, answer: Answer, make: Callable[[Any], T], where: str) -> T:
@@ -434,16 +310,11 @@ def _item(data: Any, answer: Answer, where: str) -> Mapping[str, Any]:
     return _structured(data, answer, dict[str, Any], where)
 
 
-def _summary(data: dict[str, Any]) -> UsageSummary:
-    present = {name: value for name, value in data.items() if value is not None}
-    return _converter.structure({**present, "raw": data}, UsageSummary)
-
-
 def _summaries(data: Any, answer: Answer) -> list[UsageSummary]:
     if not isinstance(data, list):
         raise _surprise(answer, "expected a list", where="$.data")
     return [
-        _structured(entry, answer, _summary, f"$.data[{index}]") for index, entry in enumerate(data)
+        _structured(entry, answer, summary, f"$.data[{index}]") for index, entry in enumerate(data)
     ]
 
 

@@ -23,6 +23,7 @@ from ._hub import Hub, Watch
 from ._protocol import Answer
 from ._retry import Patience
 from ._transport import Lost, Transport
+from ._values import server_time
 from .errors import EggError, InvalidRequestError, SubmissionUncertainError
 from .models import GenerationRequest, TaskSnapshot
 
@@ -190,7 +191,7 @@ class Submissions:
             page, there = await self._transport.call(
                 _protocol.list_tasks(page=number, per_page=_protocol.PAGE_LIMIT),
                 patience,
-                accept=lambda page, answer: (page, _protocol.server_time(answer.headers)),
+                accept=lambda page, answer: (page, server_time(answer.headers)),
             )
             here = self._wall_clock()
             when = when or window(doubt, here=here, there=there or here)

@@ -22,8 +22,9 @@ import anyio.lowlevel
 import attrs
 
 from ._apart import apart
-from ._protocol import Answer, Call, is_refusal, retry_after
+from ._protocol import Answer, Call, is_refusal
 from ._retry import Patience, next_delay
+from ._values import retry_after
 from ._wire import ApiKey, Stream, Wire
 from .errors import ConnectionFailedError, EggError, RateLimitedError
 from .limiter import RateLimiter

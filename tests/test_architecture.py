@@ -19,6 +19,7 @@ FLOORS: list[set[str]] = [
     {"_version", "errors", "models"},
     {
         "_protocol",
+        "_values",
         "_doubt",
         "_formats",
         "_retry",

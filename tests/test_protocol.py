@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eggapi_async import _protocol
-from eggapi_async._protocol import Answer, Call, moment, money, retry_after, server_time
+from eggapi_async._protocol import Answer, Call
+from eggapi_async._values import moment, money, retry_after, server_time
 from eggapi_async.errors import (
     APIError,
     AuthenticationError,
