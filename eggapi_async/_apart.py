@@ -11,9 +11,9 @@ The only module that knows asyncio.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -43,19 +43,41 @@ async def _by_task(work: Callable[[], Awaitable[T]], grace: Callable[[], float])
             return await work()
         return None  # cancelled, and so is the only one who asked
 
-    task = asyncio.ensure_future(child())
+    def let_end() -> None:
+        _let_end(scope, grace(), asyncio.get_running_loop().time())
+
+    task = _Child(child(), let_end=let_end)
     try:
         await asyncio.wait((task,))
     except asyncio.CancelledError:
-        _let_end(scope, grace())
+        let_end()
         await _end_of(task)
         raise
     return task.result()  # type: ignore[return-value]
 
 
-def _let_end(scope: anyio.CancelScope, grace: float) -> None:
+class _Child(asyncio.Task[T]):
+    """Work under way, which nobody can cancel natively but the scopes inside it.
+
+    `asyncio.run` cancels every task when its main coroutine has ended, this one too, and waits for
+    them: it then ends as if its caller had been cancelled, so that a paid id is heard even then.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, T], *, let_end: Callable[[], None]) -> None:
+        super().__init__(work, loop=asyncio.get_running_loop())
+        self._let_end = let_end
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Pass on what a scope of anyio's wants; let the work end for anybody else."""
+        if isinstance(msg, str) and msg.startswith("Cancelled via cancel scope"):
+            return super().cancel(msg)
+        self.get_loop().call_soon(self._let_end)
+        return not self.done()
+
+
+def _let_end(scope: anyio.CancelScope, grace: float, now: float) -> None:
     if grace > 0:
-        scope.deadline = anyio.current_time() + grace
+        scope.deadline = min(scope.deadline, now + grace)
     else:
         scope.cancel()
 
@@ -66,7 +88,7 @@ async def _end_of(task: asyncio.Task[T]) -> None:
         while not task.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait((task,))
-    if not task.cancelled():
+    with suppress(asyncio.CancelledError):
         task.exception()  # looked at, so that asyncio does not complain it never was
 
 
@@ -79,7 +101,7 @@ async def _by_scopes(work: Callable[[], Awaitable[T]], grace: Callable[[], float
         try:
             await anyio.sleep_forever()
         finally:
-            _let_end(scope, grace())
+            _let_end(scope, grace(), anyio.current_time())
 
     async with anyio.create_task_group() as group:
         group.start_soon(pass_on_cancellation)

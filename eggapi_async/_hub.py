@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from copy import copy
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 import anyio
+import anyio.lowlevel
 import attrs
 from anyio.abc import TaskGroup
 from cattrs import BaseValidationError
@@ -95,15 +96,30 @@ class Hub:
     def __init__(self, *, transport: Transport, policy: PollPolicy, stats: Stats) -> None:
         self._transport = transport
         self._stats = stats
+        self._policy = policy
         self._watchlist = Watchlist(policy)
         self._history = History(policy.advice)
-        self._learns = policy.learn
         self._watches: WeakValueDictionary[str, Watch] = WeakValueDictionary()
         self._unfinished: OrderedDict[str, Watch] = OrderedDict()
         self._waited: OrderedDict[str, Watch] = OrderedDict()
-        self._is_led = False
+        self._leader: Waiter | None = None
         self._news = anyio.Event()
         self._sleeps_until = math.inf
+        self._token: object = None
+
+    def _arrive(self) -> None:
+        """Notice another event loop: waiters of the last one never go on, its clock is not ours."""
+        token = anyio.lowlevel.current_token()
+        if token == self._token:
+            return
+        self._token = token
+        self._leader, self._news, self._sleeps_until = None, anyio.Event(), math.inf
+        self._watchlist = Watchlist(self._policy)
+        self._waited.clear()
+        ripe = anyio.current_time() - self._policy.first_delay
+        for watch in list(self._watches.values()):
+            watch.waiting, watch.known = [], None
+            watch.since = None if watch.since is None else ripe
 
     @property
     def unfinished(self) -> tuple[Watch, ...]:
@@ -128,6 +144,7 @@ class Hub:
 
     def submitted(self, task: TaskSnapshot, request: GenerationRequest) -> Watch:
         """Take in the answer to a submission; from here on the task's id is not lost."""
+        self._arrive()
         watch = self.watch(task.id)
         watch.request, watch.since = request, anyio.current_time()
         self._stats.submitted += 1
@@ -156,13 +173,15 @@ class Hub:
         if task.is_final:
             self._unfinished.pop(watch.task_id, None)
             self._watchlist.remove(watch.task_id)
-            self._stats.ended(task)
-            self._learn(watch, task)
+            self._note_end(watch, task)
         for waiter in watch.waiting:
             waiter.wake()
 
-    def _learn(self, watch: Watch, task: TaskSnapshot) -> None:
-        if watch.request is not None and task.created_at and task.completed_at:
+    def _note_end(self, watch: Watch, task: TaskSnapshot) -> None:
+        if watch.request is None:  # not submitted here, and may be looked up any number of times
+            return
+        self._stats.ended(task)
+        if task.created_at and task.completed_at:
             took = (task.completed_at - task.created_at).total_seconds()
             self._history.note(_kind(watch.request), took)
 
@@ -179,11 +198,12 @@ class Hub:
 
     async def change(self, watch: Watch, version: int) -> None:
         """Wait until the task is beyond *version*; polls for it, or lets another poll."""
+        self._arrive()
         waiter = Waiter()
         self._join(watch, waiter)
         try:
             while watch.version == version and waiter.error is None:
-                if self._is_led:
+                if self._leader is not None:
                     await waiter.sleep()
                 else:
                     await self._lead(watch, version, waiter)
@@ -208,10 +228,12 @@ class Hub:
             self._news.set()  # the leader would oversleep it
 
     def _rhythm(self, watch: Watch) -> Rhythm:
-        request = watch.request if self._learns else None
+        request = watch.request if self._policy.learn else None
         return self._history.rhythm(None if request is None else _kind(request))
 
     def _leave(self, watch: Watch, waiter: Waiter) -> None:
+        if waiter not in watch.waiting:  # of an event loop that is gone
+            return
         watch.waiting.remove(waiter)
         if not watch.waiting:
             del self._waited[watch.task_id]
@@ -220,7 +242,7 @@ class Hub:
 
     def _hand_over(self, leaving: Waiter) -> None:
         """Wake somebody to take the lead, if there is none; the youngest task will last longest."""
-        if self._is_led:
+        if self._leader is not None:
             return
         for watch in reversed(self._waited.values()):
             for waiter in watch.waiting:
@@ -232,15 +254,22 @@ class Hub:
 
     async def _lead(self, watch: Watch, version: int, waiter: Waiter) -> None:
         """Poll for all, until the leader's own task has news."""
-        self._is_led = True
-        async with anyio.create_task_group() as asks:
-            try:
-                while watch.version == version and waiter.error is None:
-                    await self._round(asks)
-            finally:
-                self._is_led = False
-                self._hand_over(waiter)  # at once: the last polls of this lead may take a while
-                asks.cancel_scope.deadline = anyio.current_time() + LINGER
+        self._leader = waiter
+        try:
+            async with anyio.create_task_group() as asks:
+                try:
+                    while watch.version == version and waiter.error is None:
+                        await self._round(asks)
+                finally:
+                    asks.cancel_scope.deadline = anyio.current_time() + LINGER
+                    self._step_down(waiter)  # at once: the last polls may take a while
+        except ExceptionGroup as group:  # a bug somewhere: it is not hidden, but shown as it is
+            raise group.exceptions[0] from None
+
+    def _step_down(self, waiter: Waiter) -> None:
+        if self._leader is waiter:
+            self._leader = None
+            self._hand_over(waiter)
 
     async def _round(self, asks: TaskGroup) -> None:
         """Ask whoever is due, then sleep until the next is, or until there is news."""
@@ -261,7 +290,9 @@ class Hub:
             is_answered = True
             log.debug("%s failed: %s", ask, error)
             self._watchlist.failed(ask, now=anyio.current_time())
-            if isinstance(ask, Peek):
+            if isinstance(error, AuthenticationError):
+                self._end_waits(self._waited.values(), error)
+            elif isinstance(ask, Peek):
                 self._judge(ask.task_id, error)
         finally:
             if not is_answered:
@@ -284,13 +315,18 @@ class Hub:
         watch = self._waited.get(task_id)
         if watch is None or not self._is_hopeless(watch, error):
             return
-        for waiter in watch.waiting:
-            waiter.error = copy(error)
-            waiter.wake()
+        self._end_waits([watch], error)
+
+    def _end_waits(self, watches: Iterable[Watch], error: EggError) -> None:
+        for watch in watches:
+            for waiter in watch.waiting:
+                waiter.error = copy(error)  # each has a traceback of its own
+                waiter.wake()
+        self._news.set()
 
     def _is_hopeless(self, watch: Watch, error: EggError) -> bool:
         if not isinstance(error, NotFoundError):
-            return isinstance(error, (AuthenticationError, PermissionDeniedError))
+            return isinstance(error, PermissionDeniedError)
         if watch.since is None:
             return True
         if anyio.current_time() > watch.since + LAG:

@@ -81,7 +81,7 @@ class Lanes(httpx.AsyncBaseTransport):
         if idle := self._idle.get(kind):
             return idle.pop()
         if request.url.scheme == "https":
-            verify = await anyio.to_thread.run_sync(_tls)
+            verify = await _trust()
         else:
             verify = _no_tls()
         return _Lane(_one_connection(request, verify), kind)
@@ -143,6 +143,14 @@ def _proxy(url: httpx.URL) -> str | None:
     if url.scheme != "https" or not address or proxy_bypass(url.host):
         return None
     return address if "://" in address else f"http://{address}"
+
+
+async def _trust() -> ssl.SSLContext:
+    try:
+        return await anyio.to_thread.run_sync(_tls)
+    except OSError as exc:
+        problem = f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names: {exc.strerror}"
+        raise ConfigurationError(problem) from None
 
 
 async def _drop(lane: _Lane) -> None:

@@ -10,13 +10,23 @@ from typing import Any, Final, Protocol
 import anyio
 
 from ._hub import Hub, Watch
-from .errors import TaskTimeoutError
+from .errors import InvalidRequestError, TaskTimeoutError
 from .models import GenerationRequest, TaskSnapshot
 
 __all__ = ["GenerationTask"]
 
 WAIT: Final = 600.0
 """Seconds: a 4k picture has been seen to take 282."""
+
+
+def checked_timeout(timeout: object) -> float | None:
+    """*timeout* if it is a wait: seconds, or None. Raises InvalidRequestError."""
+    if timeout is None:
+        return None
+    is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if not is_number or not timeout >= 0:  # type: ignore[operator]
+        raise InvalidRequestError("timeout", timeout, "seconds from 0, or None")
+    return timeout  # type: ignore[return-value]
 
 
 class Client(Protocol):
@@ -89,7 +99,7 @@ class GenerationTask:
         the task goes on, and can be awaited again. Passing failures of polls are waited out;
         AuthenticationError, PermissionDeniedError and a lasting NotFoundError end the wait.
         """
-        with anyio.move_on_after(timeout):
+        with anyio.move_on_after(checked_timeout(timeout)):
             return await self._hub.result(self._watch)
         if self._watch.is_done:  # it came at the last moment
             return await self._hub.result(self._watch)

@@ -34,6 +34,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 log = logging.getLogger("eggapi_async")
+log.addHandler(logging.NullHandler())  # who wants to hear of it says so
 
 POST_GRACE: Final = 5.0
 """Seconds that a POST under way may go on after its caller was cancelled, to hear the task's id."""

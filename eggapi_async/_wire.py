@@ -289,9 +289,10 @@ _BEFORE_SENDING = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
+    UnicodeError,  # a host name that cannot be
 )
-_LASTING = (ssl.SSLCertVerificationError, httpx.UnsupportedProtocol, httpx.InvalidURL)
-_FOREIGN = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError)
+_LASTING = (ssl.SSLCertVerificationError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError)
+_FOREIGN = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, UnicodeError, OSError)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from ._protocol import Call
 from ._retry import Patience, RetryPolicy
 from ._rhythm import PollPolicy
 from ._submission import Submissions, Uncertain
-from ._task import WAIT, GenerationTask
+from ._task import WAIT, GenerationTask, checked_timeout
 from ._transport import Transport
 from ._wire import ApiKey, HTTPClient, Wire
 from .errors import (
@@ -125,9 +125,16 @@ class AsyncEggClient:
             key = ApiKey(_from_environment("EGGAPI_API_KEY") if api_key is None else api_key)
         finally:
             del api_key  # so that no traceback with locals can show it
+        limiter = RateLimiter() if limiter is None else limiter
+        _check_kinds(
+            model=(model, str),
+            limiter=(limiter, RateLimiter),
+            retry=(retry, RetryPolicy),
+            polling=(polling, PollPolicy),
+        )
         self._model = model
         self._patience = Patience(timeout, retry)
-        limiter, stats, wire = limiter or RateLimiter(), Stats(), Wire(http_client)
+        stats, wire = Stats(), Wire(http_client)
         transport = Transport(
             wire=wire,
             key=key,
@@ -226,6 +233,7 @@ class AsyncEggClient:
         **options: Unpack[GenerationOptions],
     ) -> TaskSnapshot:
         """`generate` and `result` in one: the completed task."""
+        checked_timeout(timeout)  # before anything is bought
         task = await self.generate(prompt, uncertain=uncertain, **options)
         return await task.result(timeout=timeout)
 
@@ -246,18 +254,21 @@ class AsyncEggClient:
         Failures are values: see `Outcome`.
         """
 
+        checked_timeout(timeout)
+        folder = None if save_to is None else _as_folder(save_to)
+
         async def make(request: GenerationRequest) -> TaskSnapshot:
             return await self.run(request, timeout=timeout, uncertain=uncertain)
 
         async def save(task: TaskSnapshot) -> list[Path]:
-            return await self.download(task, _as_folder(save_to))
+            return await self.download(task, folder or "")
 
         return Batch(
             requests,
             in_flight=in_flight,
             read=lambda item: GenerationRequest.of(item, model=self._model),
             make=make,
-            save=None if save_to is None else save,
+            save=None if folder is None else save,
         )
 
     def _request(
@@ -381,8 +392,18 @@ def _from_environment(name: str) -> str:
     return os.environ.get(name, "").strip()
 
 
-def _as_folder(path: str | os.PathLike[str] | None) -> str:
-    return os.path.join(os.fspath(path or "."), "")
+def _as_folder(path: object) -> str:
+    """*path* as a folder, refused before anything is bought if it can be none."""
+    if not isinstance(path, (str, os.PathLike)) or os.path.isfile(path):
+        raise InvalidRequestError("save_to", path, "a folder")
+    return os.path.join(os.fspath(path) or ".", "")
+
+
+def _check_kinds(**given: tuple[object, type]) -> None:
+    for name, (value, kind) in given.items():
+        if not isinstance(value, kind):
+            expected = f"{name}: expected a {kind.__name__}"
+            raise ConfigurationError(f"{expected}, got {type(value).__name__}")
 
 
 def _origin(base_url: str) -> str:

@@ -22,7 +22,7 @@ __all__ = ["RateLimiter"]
 class RateLimiter:
     """At most *concurrency* requests at once and *per_second* requests per second.
 
-    concurrency   requests under way at the same time, which is also the number of connections
+    concurrency   requests under way at the same time (downloads are counted apart)
     per_second    requests per second, evenly spaced; None: no limit. After a 429 the rate falls,
                   and climbs back slowly
 

@@ -19,7 +19,7 @@ from eggapi_async import AsyncEggClient, RateLimiter
 from eggapi_async.emulator import EggEmulator, Fault
 from eggapi_async.testing import connect
 from tests.storm import TURNS, How, storm
-from tests.virtual_time import on_both, run_on, run_virtual
+from tests.virtual_time import VirtualLoop, on_both, run_on, run_virtual
 
 LATENCY = 0.5
 STEPS = 60
@@ -304,3 +304,28 @@ async def test_closing_the_loop_leaves_nothing_half_done() -> None:
     await asyncio.wait(callers)
     assert all(caller.cancelled() for caller in callers)
     assert {task.id for task in egg.unfinished} == set(emulator.accepted)
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["closed on the way", "never closed"])
+def test_no_id_is_lost_when_the_program_ends_in_the_middle(closes: bool) -> None:
+    """`asyncio.run` cancels all that still runs at its end, the requests' own tasks too."""
+    emulator = EggEmulator(clock=lambda: 0.0, latency=1.0)
+    egg = connect(emulator, limiter=RateLimiter(per_second=None))
+    started: list[asyncio.Task[Any]] = []
+
+    async def main() -> None:
+        try:
+            started.extend(asyncio.ensure_future(egg.generate(f"Egg {n}")) for n in range(20))
+            await asyncio.sleep(0.5)
+            raise RuntimeError("somewhere else")
+        finally:
+            if closes:
+                await egg.aclose()
+
+    with pytest.raises(RuntimeError, match="somewhere else"):
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(main())
+
+    assert len(emulator.accepted) == 20
+    assert {task.id for task in egg.unfinished} == set(emulator.accepted)
+    assert all(task.cancelled() for task in started)

@@ -19,6 +19,7 @@ from eggapi_async import (
     AsyncEggClient,
     AuthenticationError,
     ConfigurationError,
+    DownloadError,
     EggError,
     GenerationRequest,
     GenerationTask,
@@ -902,3 +903,45 @@ async def test_only_snapshots_and_urls_can_be_downloaded() -> None:
     async with connect(EggEmulator()) as egg:
         with pytest.raises(InvalidRequestError, match="source: expected a TaskSnapshot"):
             await egg.download(egg.task("gen_a"), "out/")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"limiter": 5}, {"retry": 5}, {"polling": 5}, {"model": 5}])
+def test_a_part_of_the_wrong_kind_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    """At once, not at the first call."""
+    with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))}: expected a .*, got int"):
+        AsyncEggClient("key", **wrong)
+
+
+@pytest.mark.parametrize("timeout", ["5", -1, True, float("nan")], ids=repr)
+async def test_an_impossible_timeout_is_refused_before_anything_is_bought(timeout: Any) -> None:
+    """The error names it; a picture that nobody could wait for would be billed all the same."""
+    emulator = EggEmulator()
+    async with connect(emulator) as egg:
+        with pytest.raises(InvalidRequestError, match="timeout: expected seconds"):
+            await egg.run("An egg", timeout=timeout)
+        with pytest.raises(InvalidRequestError, match="timeout: expected seconds"):
+            egg.map(["An egg"], timeout=timeout)
+        with pytest.raises(InvalidRequestError, match="timeout: expected seconds"):
+            await egg.task("gen_a").result(timeout=timeout)
+
+    assert emulator.accepted == []
+
+
+async def test_a_batch_that_cannot_be_saved_is_refused_before_anything_is_bought(
+    tmp_path: Path,
+) -> None:
+    """A file is no folder, and a number is no path."""
+    file = tmp_path / "one.txt"
+    file.write_text("taken")
+    async with connect(EggEmulator()) as egg:
+        for wrong in (file, str(file), 5):
+            with pytest.raises(InvalidRequestError, match="save_to: expected a folder"):
+                egg.map(["An egg"], save_to=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", ["https://xn--a.invalid/x.png", "https://xn--a.invalid"])
+async def test_a_host_name_that_cannot_be_is_an_error_of_ours(url: str, tmp_path: Path) -> None:
+    """The codec's own exceptions do not come through."""
+    async with connect(EggEmulator()) as egg:
+        with pytest.raises(DownloadError):
+            await egg.download(url, tmp_path)

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from eggapi_async import ConfigurationError, ConnectionFailedError
-from eggapi_async._lanes import POST_KEEPALIVE, Lanes, _Lane, _one_connection, _proxy
+from eggapi_async._lanes import POST_KEEPALIVE, Lanes, _Lane, _one_connection, _proxy, _tls
 from eggapi_async._protocol import Answer
 from eggapi_async._wire import MAX_BODY, ApiKey, Trace, Wire, _mapped, in_process
 from eggapi_async.emulator import EggEmulator
@@ -641,3 +641,18 @@ async def test_a_callers_client_that_was_closed_is_refused_in_words() -> None:
 
     with pytest.raises(ConfigurationError, match="closed"):
         await exchange(Wire(http))
+
+
+async def test_certificates_that_cannot_be_read_are_a_matter_of_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing was connected, let alone sent: no submission is in doubt for it."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    _tls.cache_clear()
+    wire = Wire()
+    try:
+        with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
+            await exchange(wire, method="POST")
+    finally:
+        _tls.cache_clear()
+        await wire.aclose()
