@@ -375,6 +375,104 @@ def test_batch_pays_nothing_when_nothing_can_be_saved(folder: Path, url: str) ->
     assert at(url, "tasks", "list").stdout == ""
 
 
+def test_batch_deletes_no_record_that_it_has_not_read(folder: Path) -> None:
+    """Without failures, a failed.jsonl of another run stays, and uncertain.jsonl always does."""
+    (folder / "in.txt").write_text("An egg\n")
+    (folder / "failed.jsonl").write_text("mine")
+    (folder / "uncertain.jsonl").write_text("mine too")
+    assert emulated("batch", "in.txt").exit_code == 0
+    assert (folder / "failed.jsonl").read_text() == "mine"
+    assert (folder / "uncertain.jsonl").read_text() == "mine too"
+
+
+def test_batch_adds_to_what_is_uncertain(folder: Path, url: str, emulator: EggEmulator) -> None:
+    """What an earlier run doubted stays; the doubt is told once, by the command itself."""
+    emulator.fail_next(Fault.html_after())
+    (folder / "in.txt").write_text("An egg\n")
+    (folder / "uncertain.jsonl").write_text("earlier\n")
+    result = at(url, "batch", "in.txt", "-j", "1")
+    earlier, later = (folder / "uncertain.jsonl").read_text().splitlines()
+    assert earlier == "earlier"
+    assert json.loads(later)["prompt"] == "An egg"
+    assert not list(folder.glob(".*"))
+    first, *_ = result.stderr.splitlines()
+    assert first.startswith("failed: in.txt:1: ")
+    assert result.stderr.count(first.removeprefix("failed: in.txt:1: ")) == 1
+
+
+@pytest.mark.parametrize("name", ["failed.jsonl", "another.jsonl"], ids=["by its name", "a link"])
+def test_batch_keeps_the_lines_that_it_has_not_tried(folder: Path, name: str) -> None:
+    """--limit leaves the rest of failed.jsonl in it, behind what failed again."""
+    failed = folder / "failed.jsonl"
+    failed.write_text('# mine\n"A broken egg"\n"A hen"\n"A cock"\n')
+    if name != failed.name:
+        (folder / name).symlink_to(failed)
+    result = emulated("batch", name, "--limit", "2")
+    assert result.exit_code == 3
+    again, untried = failed.read_text().splitlines()
+    assert json.loads(again)["prompt"] == "A broken egg"
+    assert untried == '"A cock"'
+    assert "again: eggapi batch ./failed.jsonl -o . (1 line not tried yet)\n" in result.stderr
+
+
+def test_batch_keeps_the_rest_when_the_key_is_refused(folder: Path) -> None:
+    """No line of failed.jsonl is lost when the run stops early."""
+    failed = folder / "failed.jsonl"
+    failed.write_text("".join(f'"Egg {n}"\n' for n in range(100)))
+    with served(EggEmulator(api_keys=["another"])) as url:
+        assert at(url, "batch", "failed.jsonl", "-j", "2").exit_code == 4
+    kept = [json.loads(line) for line in failed.read_text().splitlines()]
+    prompts = {item if isinstance(item, str) else item["prompt"] for item in kept}
+    assert prompts == {f"Egg {n}" for n in range(100)}
+
+
+def test_batch_keeps_bytes_that_are_no_text(folder: Path) -> None:
+    """A line that is not UTF-8 is kept as it came."""
+    (folder / "in.jsonl").write_bytes(b'"\xff\n"An egg"\n')
+    result = emulated("batch", "in.jsonl")
+    assert result.exit_code == 3
+    assert (folder / "failed.jsonl").read_bytes() == b'"\xff\n'
+
+
+def test_batch_refuses_prompts_that_are_no_text(folder: Path) -> None:
+    """A prompt that is not UTF-8 fails by itself."""
+    (folder / "in.txt").write_bytes(b"An \xff egg\nAn egg\n")
+    result = emulated("batch", "in.txt")
+    assert result.exit_code == 3, result.output
+    assert json.loads((folder / "failed.jsonl").read_text())["prompt"] == "An \udcff egg"
+
+
+@pytest.mark.parametrize(
+    ("lines", "advice"),
+    [
+        (["7"], "hint: mend 1 refused line first, then: eggapi batch"),
+        (["7", '"A broken egg"'], "hint: to try these again, but mend 1 refused line first: egg"),
+        (['"A broken egg"'], "hint: to try these again: eggapi batch"),
+    ],
+    ids=["all are refused", "some are refused", "none is refused"],
+)
+def test_batch_advises_to_repeat_what_can_pass(folder: Path, lines: list[str], advice: str) -> None:
+    """What was refused would be refused again."""
+    (folder / "in.jsonl").write_text("\n".join(lines))
+    assert advice in emulated("batch", "in.jsonl").stderr
+
+
+def test_batch_pays_nothing_where_nothing_can_be_written(
+    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is there but closed is named before anything is submitted."""
+    (folder / "in.txt").write_text("An egg\n")
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    result = at(url, "batch", "in.txt", "-o", "out")
+    assert result.exit_code == 1
+    assert result.stderr == "error: out: nothing can be written here (Permission denied)\n"
+    assert at(url, "tasks", "list").stdout == ""
+
+
 def test_batch_refuses_csv_without_prompts(folder: Path) -> None:
     """A missing column is told before anything is sent, from a file or a pipe."""
     (folder / "in.csv").write_text("a,b\n1,2\n")

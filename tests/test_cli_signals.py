@@ -18,11 +18,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from eggapi_async import AsyncEggClient
+from eggapi_async import AsyncEggClient, GenerationRequest
 from eggapi_async.cli import eggapi
+from eggapi_async.cli.inputs import Source
+from eggapi_async.cli.report import Report
 from eggapi_async.cli.running import attend, run
 from eggapi_async.cli.session import Session
 from eggapi_async.emulator import EggEmulator
+from eggapi_async.models import Stats
 from eggapi_async.testing import connect
 from tests.served import ROOT, environment, served, start
 
@@ -52,7 +55,12 @@ def interrupted(
     return code, emulator.accepted
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+if sys.platform != "win32":
+    STOPS.append((signal.SIGHUP, 129))
+
+
+@pytest.mark.parametrize(("number", "code"), STOPS)
 def test_a_signal_names_what_is_unfinished(
     number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,6 +88,66 @@ def test_many_ids_go_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     listed = tmp_path / "unfinished.txt"
     assert sorted(listed.read_text().split()) == sorted(ids)
     assert f"eggapi tasks download - -o {tmp_path} < {listed}\n" in capsys.readouterr().err
+
+
+def test_ids_that_cannot_be_listed_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the list cannot be written, all ids are in the command."""
+    (tmp_path / "unfinished.txt").mkdir()
+    _, ids = interrupted(signal.SIGINT, tasks=11, session=Session(), folder=tmp_path)
+    assert f"eggapi tasks download {' '.join(ids)} -o {tmp_path}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "gone"), ValueError("a bug")], ids=repr)
+def test_an_error_names_what_is_unfinished(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever ends the work, no task is lost without a word."""
+    emulator = EggEmulator(speed=0.001)
+
+    async def work(egg: AsyncEggClient) -> int:
+        await egg.generate("An egg")
+        raise error
+
+    with pytest.raises(type(error)):
+        attend(Session(), connect(emulator), work)
+    assert capsys.readouterr().err == (
+        "1 task not finished yet: the service goes on, and bills what it makes. To collect:\n"
+        f"  eggapi tasks wait {emulator.accepted[0]}\n"
+    )
+
+
+def test_a_submission_that_a_signal_cut_off_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No outcome tells of it any more, so the library's warning does."""
+    monkeypatch.chdir(tmp_path)
+
+    async def app(_: Any, receive: Any, __: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    with served(app) as url:
+        env = {"EGGAPI_BASE_URL": url, "EGGAPI_API_KEY": "a-key", "NO_PROXY": "*"}
+        result = CliRunner().invoke(eggapi, ["generate", "An egg"], env=env)
+    assert result.exit_code == 130
+    assert "cancelled before the answer came" in result.stderr
+
+
+def test_nohup_is_left_alone() -> None:
+    """A process that was made deaf to SIGHUP stays so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async def work(_: AsyncEggClient) -> int:
+        signal.raise_signal(signal.SIGHUP)
+        return 7
+
+    try:
+        assert attend(Session(), connect(EggEmulator()), work) == 7
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_an_embedded_emulator_leaves_nothing_to_collect(
@@ -115,6 +183,44 @@ def test_an_interrupted_batch_keeps_its_failures(
     assert result.exit_code == 130
     assert result.stderr.startswith("0 of 2 done · 1 failed · 1 running · $0.00 · 0:00")
     assert (tmp_path / "failed.jsonl").read_text() == "7\n"
+
+
+def test_an_interrupted_batch_leaves_untried_lines_in_its_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """failed.jsonl on standard input keeps what was not read from it yet."""
+    monkeypatch.chdir(tmp_path)
+    failed = tmp_path / "failed.jsonl"
+    failed.write_text('"An egg"\n"A hen"\n')
+    emulator = EggEmulator(faults={"stuck": 1.0})
+    with served(emulator) as url, failed.open() as stdin:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "eggapi_async", "batch", "-", "--format", "jsonl", "-j", "1"],
+            env=environment(EGGAPI_BASE_URL=url, EGGAPI_API_KEY="a-key"),
+            stdin=stdin,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_until(emulator, 1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+    assert failed.read_text() == '"A hen"\n'
+
+
+def test_lines_without_a_known_task_become_uncertain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At an early end, a line under way is named with its task, or doubted; it is never lost."""
+    texts = ['"An egg"', '{"prompt": "A hen"}', '{"prompt": 7}', '"A cock"']
+    (tmp_path / "failed.jsonl").write_text("\n".join(texts))
+    source = Source.of(str(tmp_path / "failed.jsonl"), format=None, prompt_column="prompt", limit=3)
+    report = Report(Session(), Stats(), folder=tmp_path, keeps_failures=True, is_repeated=True)
+    for index, line in enumerate(source.lines()):
+        report.begin(index, line)
+    report.close([GenerationRequest(prompt="A hen"), None])
+    assert (tmp_path / "failed.jsonl").read_text() == texts[3] + "\n"
+    assert (tmp_path / "uncertain.jsonl").read_text() == f"{texts[0]}\n{texts[2]}\n"
+    assert "uncertain.jsonl: these may exist and be billed" in capsys.readouterr().err
 
 
 def test_handlers_are_put_back() -> None:
@@ -241,13 +347,15 @@ def test_a_batch_from_a_silent_pipe_can_be_ended(
 def test_a_reader_that_has_gone_ends_it_quietly(
     tmp_path: Path, emulator: EggEmulator, service: dict[str, str]
 ) -> None:
-    """A broken pipe is no reason to complain."""
+    """A broken pipe is no reason to complain; an id that nobody read is told."""
     process = start("generate", "An egg", "--no-wait", cwd=tmp_path, **service)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
     assert process.wait(PATIENCE) == 1
-    assert process.stderr.read() == ""
+    said, command = process.stderr.read().splitlines()
+    assert said.startswith("1 task not finished yet: ")
+    assert command == f"  eggapi tasks wait {emulator.accepted[0]}"
     process.stderr.close()
 
 

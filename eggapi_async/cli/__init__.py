@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from .._version import __version__
+from ..errors import SubmissionUncertainError
 from .batch import batch
 from .demo import demo
 from .emulator import emulator
@@ -65,7 +66,7 @@ def eggapi(
 
     \b
     Exit codes: 0 all done, 1 failed, 2 usage, 3 some items failed, 4 the key
-    is missing or refused, 5 money, 130 and 143 interrupted.
+    is missing or refused, 5 money, 129, 130 and 143 interrupted.
     """
     session = context.ensure_object(Session)
     session.base_url = base_url
@@ -73,17 +74,29 @@ def eggapi(
     session.speed = emulator_speed
     session.is_quiet = quiet
     session.verbosity = verbose
-    if verbose:
-        _show_log(context, logging.INFO if verbose == 1 else logging.DEBUG)
-
-
-def _show_log(context: click.Context, level: int) -> None:
-    log = logging.getLogger("eggapi_async")
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    if verbose:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger("eggapi_async").setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+    else:
+        handler.setLevel(logging.WARNING)
+        handler.addFilter(_is_news)
+    _show_log(context, handler)
+
+
+def _show_log(context: click.Context, handler: logging.Handler) -> None:
+    log = logging.getLogger("eggapi_async")
     log.addHandler(handler)
-    log.setLevel(level)
     context.call_on_close(lambda: log.removeHandler(handler))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for what the command tells itself: lost answers, unless it was cancelled before."""
+    text = record.getMessage()
+    is_told = isinstance(record.args, tuple) and any(
+        isinstance(given, SubmissionUncertainError) for given in record.args
+    )
+    return not is_told or "cancelled before" in text
 
 
 for command in (batch, demo, emulator, generate, tasks, usage):

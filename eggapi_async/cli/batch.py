@@ -11,7 +11,7 @@ import attrs
 import click
 
 from .generate import WAIT
-from .inputs import FORMATS, Line, Source, Unreadable
+from .inputs import FORMATS, Source, Unreadable
 from .progress import progress
 from .report import Report
 from .running import run
@@ -109,12 +109,13 @@ def batch(
     zcat jobs.jsonl.gz | eggapi batch - --format jsonl -o out --json > log.jsonl
 
     \b
-    .txt    a prompt per line; blank lines and lines with # are skipped
+    .txt    a prompt per line; lines that begin with # are comments: skipped,
+            and so are blank ones, here and in .jsonl
     .jsonl  {"prompt": "…", "aspect_ratio": "9:16", …} or "a prompt" per line
     .csv    a header, then rows; columns named like a request's fields are used
 
     Failures are told at the end, and kept in DIR/failed.jsonl, which can be
-    given to this command again.
+    given to this command again: what is not tried then stays in it.
     """
     source = Source.of(file, format=format, prompt_column=prompt_column, limit=limit)
     plan = Plan(
@@ -129,18 +130,17 @@ def batch(
 
 
 async def _work(egg: AsyncEggClient, session: Session, plan: Plan, total: int | None) -> int:
-    under_way: dict[int, Line] = {}
     report = Report(
         session,
         egg.stats,
-        lines=under_way,
         folder=plan.folder,
         keeps_failures=True,
+        is_repeated=plan.source.is_at(plan.folder / "failed.jsonl"),
         source=plan.source.name,
         total=total,
     )
     batch = egg.map(
-        _requests(plan, report, under_way),
+        _requests(plan, report),
         in_flight=plan.in_flight,
         timeout=plan.timeout,
         save_to=plan.folder,
@@ -154,16 +154,16 @@ async def _work(egg: AsyncEggClient, session: Session, plan: Plan, total: int | 
         session.say(report.tally(batch.begun - batch.ended).words())
         raise
     finally:
-        report.close()
+        report.close(task.request for task in egg.unfinished)
     return report.sum_up()
 
 
-async def _requests(plan: Plan, report: Report, under_way: dict[int, Line]) -> AsyncIterator[Any]:
+async def _requests(plan: Plan, report: Report) -> AsyncIterator[Any]:
     index = 0
     async for line in plan.source.stream():
         if report.is_hopeless:  # no money, no key: the rest would only be refused too
             return
-        under_way[index] = line
+        report.begin(index, line)
         index += 1
         yield _with_defaults(line.item, plan.defaults)
 

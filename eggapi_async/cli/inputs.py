@@ -9,10 +9,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import queue
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from itertools import islice
 from pathlib import Path
 from threading import Thread
@@ -105,6 +106,12 @@ class Source:
             return None
         return sum(1 for _ in self.lines())
 
+    def is_at(self, path: Path) -> bool:
+        """True when the lines come from the file at *path*, though another name may lead to it."""
+        with suppress(OSError):
+            return os.path.samefile(self.path or sys.stdin.fileno(), path)
+        return False
+
     @property
     def name(self) -> str:
         """What messages call it."""
@@ -129,6 +136,12 @@ def _texts(file: TextIO) -> Iterator[tuple[int, str]]:
         text = line.strip()
         if text and not text.startswith("#"):
             yield number, text
+
+
+def rest(path: Path, *, after: int) -> list[str]:
+    """The lines of a file of text behind number *after*, as they are, without comments."""
+    with _opened(path) as file:
+        return [text for number, text in _texts(file) if number > after]
 
 
 def _txt(file: TextIO, _: str) -> Iterator[Line]:

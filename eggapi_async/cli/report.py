@@ -2,14 +2,17 @@
 
 Its rule: `failed.jsonl` holds only what is safe to ask for again. A picture that was made but not
 saved, or that may yet come, is named with the command that collects it, and a submission whose
-answer was lost goes to `uncertain.jsonl`: to feed those to `eggapi batch` could pay twice.
+answer was lost is added to `uncertain.jsonl`: to feed those to `eggapi batch` could pay twice. No
+line gets lost: `uncertain.jsonl` only grows, and a `failed.jsonl` that is the input keeps what was
+not tried.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,11 +21,11 @@ import click
 
 from ..errors import EggError, SubmissionUncertainError, TaskTimeoutError
 from ..models import GenerationRequest, Outcome, Stats, TaskSnapshot
-from .inputs import Line, Unreadable
+from .inputs import Line, Unreadable, rest
 from .progress import Tally
 from .running import to_collect
 from .session import Session
-from .trouble import FAILED, OK, PARTLY, exit_code, hint, is_hopeless, told
+from .trouble import FAILED, OK, PARTLY, exit_code, hint, is_hopeless, is_refusal, told
 from .wording import clock, counted, dollars
 
 SHOWN = 10
@@ -33,24 +36,28 @@ SHOWN = 10
 class Report:
     """The outcomes of one command, as they come.
 
-    *lines* is what is known of the items under way, by index; *folder* is where the pictures go,
-    *keeps_failures* whether the failures go there too.
+    *folder* is where the pictures go, *keeps_failures* whether the failures go there too, and
+    *is_repeated* whether the input is the very file that they go to.
     """
 
     _session: Session
     _stats: Stats
-    _lines: dict[int, Line] = attrs.field(factory=dict)
     _folder: Path | None = None
     _keeps_failures: bool = False
+    _is_repeated: bool = False
     _source: str = ""
     _total: int | None = None
     _started: float = attrs.field(init=False, factory=time.monotonic)
+    _lines: dict[int, Line] = attrs.field(init=False, factory=dict)
+    _read_to: int = attrs.field(init=False, default=0)
     _done: int = attrs.field(init=False, default=0)
     _failed: int = attrs.field(init=False, default=0)
     _images: int = attrs.field(init=False, default=0)
     _shown: list[str] = attrs.field(init=False, factory=list)
     _to_collect: list[str] = attrs.field(init=False, factory=list)
-    _uncertain: int = attrs.field(init=False, default=0)
+    _kept: int = attrs.field(init=False, default=0)
+    _refused: int = attrs.field(init=False, default=0)
+    _untried: int = attrs.field(init=False, default=0)
     _worst: EggError | None = attrs.field(init=False, default=None)
     _files: dict[str, TextIO] = attrs.field(init=False, factory=dict)
 
@@ -70,6 +77,11 @@ class Report:
             spent=self._stats.cost,
             elapsed=time.monotonic() - self._started,
         )
+
+    def begin(self, index: int, line: Line) -> None:
+        """Note that a line of the input is under way, as the item *index*."""
+        self._lines[index] = line
+        self._read_to = line.number
 
     def take(self, outcome: Outcome, put: Callable[[str], None]) -> None:
         """Count an outcome and print it."""
@@ -107,28 +119,45 @@ class Report:
             self._to_collect.append(task_id)
             return
         is_uncertain = isinstance(error, SubmissionUncertainError)
-        self._uncertain += is_uncertain
+        self._kept += not is_uncertain
+        self._refused += is_refusal(error)
         if self._keeps_failures:
-            self._keep("uncertain" if is_uncertain else "failed", outcome, line, problem)
+            self._keep("uncertain" if is_uncertain else "failed", _to_feed(outcome, line, problem))
 
-    def _keep(self, name: str, outcome: Outcome, line: Line | None, problem: str) -> None:
+    def _keep(self, name: str, text: str) -> None:
         if name not in self._files:
             assert self._folder is not None, "failures are kept in a folder"
-            self._files[name] = _part(self._folder, name).open("w", encoding="utf-8")
-        self._files[name].write(_to_feed(outcome, line, problem) + "\n")
+            part = _part(self._folder, name)
+            self._files[name] = part.open("w", encoding="utf-8", errors="surrogateescape")
+        self._files[name].write(text + "\n")
 
     # --- the end ---------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Give the kept files their names. Those of an earlier run go: they tell of the last."""
+    def close(self, unfinished: Iterable[GenerationRequest | None] = ()) -> None:
+        """Give the kept files their names; *unfinished* is what the tasks under way are to make."""
         assert self._folder is not None, "failures are kept in a folder"
-        for name in ("failed", "uncertain"):
-            final = self._folder / f"{name}.jsonl"
-            if name in self._files:
-                self._files[name].close()
-                _part(self._folder, name).replace(final)
-            elif self._done or self._failed:
-                final.unlink(missing_ok=True)
+        final = self._folder / "failed.jsonl"
+        is_input = self._is_repeated and self._read_to > 0
+        if is_input:
+            self._keep_rest(final, unfinished)
+        for file in self._files.values():
+            file.close()
+        if "failed" in self._files:
+            _part(self._folder, "failed").replace(final)
+        elif is_input:
+            final.unlink()
+        if "uncertain" in self._files:
+            _append(_part(self._folder, "uncertain"), self._folder / "uncertain.jsonl")
+
+    def _keep_rest(self, path: Path, unfinished: Iterable[GenerationRequest | None]) -> None:
+        for text in rest(path, after=self._read_to):
+            self._untried += 1
+            self._keep("failed", text)
+        doubtful = list(_without_task(self._lines.values(), unfinished))
+        for line in doubtful:
+            self._keep("uncertain", line.text)
+        if doubtful:
+            self._advise_about("uncertain")
 
     def sum_up(self) -> int:
         """Say how it went; the exit code."""
@@ -157,9 +186,18 @@ class Report:
     def _advise_about(self, name: str) -> None:
         path = f"{self._folder}/{name}.jsonl"
         if name == "failed":
-            _hint(f"to try these again: eggapi batch {path} -o {self._folder}")
+            _hint(self._how_to_repeat(f"eggapi batch {path} -o {self._folder}"))
         else:
             _hint(f"{path}: these may exist and be billed; see `eggapi tasks list` first")
+
+    def _how_to_repeat(self, command: str) -> str:
+        untried = f" ({counted(self._untried, 'line')} not tried yet)" if self._untried else ""
+        if not self._refused:
+            return f"to try these again: {command}{untried}"
+        refused = counted(self._refused, "refused line")
+        if self._refused == self._kept:
+            return f"mend {refused} first, then: {command}{untried}"
+        return f"to try these again, but mend {refused} first: {command}{untried}"
 
     @property
     def exit_code(self) -> int:
@@ -179,6 +217,25 @@ def _hint(text: str) -> None:
 def _part(folder: Path, name: str) -> Path:
     # The old file may be the very input that is being read.
     return folder / f".{name}.jsonl.part"
+
+
+def _append(part: Path, final: Path) -> None:
+    with final.open("ab") as file:
+        file.write(part.read_bytes())
+    part.unlink()
+
+
+def _without_task(
+    lines: Iterable[Line], unfinished: Iterable[GenerationRequest | None]
+) -> Iterator[Line]:
+    """The lines that no task is known for: they were not sent yet, or their answer was lost."""
+    known = Counter(request.prompt for request in unfinished if request is not None)
+    for line in lines:
+        prompt = line.item.get("prompt") if isinstance(line.item, dict) else line.item
+        if isinstance(prompt, str) and known[prompt] > 0:
+            known[prompt] -= 1
+        else:
+            yield line
 
 
 def _made(outcome: Outcome, error: EggError) -> str | None:

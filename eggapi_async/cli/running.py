@@ -1,15 +1,17 @@
 """Runs a command's work on an event loop, and ends it well: at its end, by an error, by a signal.
 
-Ctrl-C and SIGTERM cancel the work. Since nothing can be cancelled at the service, what is
-unfinished is named then, with the command that collects it. A second signal ends at once.
+Ctrl-C, SIGTERM and SIGHUP cancel the work. Since nothing can be cancelled at the service, what is
+unfinished is named then, and after any error, with the command that collects it. A second signal
+ends at once.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -40,11 +42,13 @@ def run(
 ) -> None:
     """Do *work* with a client, and leave with the exit code it gives. Does not return.
 
-    *folder* is where its pictures go, if anywhere: it is made first, before anything is paid.
+    *folder* is where its pictures go, if anywhere: it is made and tried first, before anything is
+    paid.
     """
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+            _try_to_write(folder)
         code = attend(session, session.client(per_second=per_second), work, folder=folder)
     except EggError as error:
         code = complain(error)
@@ -56,13 +60,24 @@ def run(
     click.get_current_context().exit(code)
 
 
+def _try_to_write(folder: Path) -> None:
+    """Raises OSError where no file can be made."""
+    probe = folder / f".eggapi-{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        problem = f"{folder}: nothing can be written here"
+        raise OSError(f"{problem} ({error.strerror})") from error
+
+
 def attend(session: Session, egg: AsyncEggClient, work: Work, *, folder: Path | None = None) -> int:
-    """Do *work* with *egg*; the exit code. Says what is unfinished if a signal comes."""
+    """Do *work* with *egg*; the exit code. Says what a signal or an error leaves unfinished."""
     with _interruptible() as caught:
         try:
-            return anyio.run(_closing, egg, work)
+            with _naming_unfinished(session, egg, folder):
+                return anyio.run(_closing, egg, work)
         except KeyboardInterrupt:
-            _part(session, [task.id for task in egg.unfinished], folder)
             return caught.code
         except BaseExceptionGroup as group:
             raise _first(group) from None
@@ -108,7 +123,7 @@ class Interruption:
 
 @contextmanager
 def _interruptible() -> Iterator[Interruption]:
-    """SIGTERM does what Ctrl-C does: the work is cancelled, and may clean up."""
+    """SIGTERM and SIGHUP do what Ctrl-C does: the work is cancelled, and may clean up."""
     caught = Interruption()
 
     def terminate(number: int, _: FrameType | None) -> None:
@@ -120,6 +135,9 @@ def _interruptible() -> Iterator[Interruption]:
         (signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler)),
         (signal.SIGTERM, signal.signal(signal.SIGTERM, terminate)),
     ]
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:  # nohup stays nohup
+        previous.append((hangup, signal.signal(hangup, terminate)))
     try:
         yield caught
     finally:
@@ -127,24 +145,43 @@ def _interruptible() -> Iterator[Interruption]:
             signal.signal(number, handler)
 
 
-def _part(session: Session, ids: list[str], folder: Path | None) -> None:
-    click.echo("interrupted", err=True)
-    if ids and session.is_emulated:
-        click.echo(f"{counted(len(ids), 'task')} went with the emulator of this process", err=True)
-    elif ids:
-        click.echo(
-            f"{counted(len(ids), 'task')} not finished yet: the service goes on, and bills what it"
-            f" makes. To collect:\n  {to_collect(ids, folder)}",
-            err=True,
-        )
+@contextmanager
+def _naming_unfinished(
+    session: Session, egg: AsyncEggClient, folder: Path | None
+) -> Iterator[None]:
+    """Say what is unfinished when the block is left by a signal or an error."""
+    try:
+        yield
+    except BaseException as error:
+        is_signal = isinstance(error, KeyboardInterrupt)
+        said = ["interrupted"] if is_signal else []
+        if is_signal or not session.is_emulated:
+            said += _unfinished(session, [task.id for task in egg.unfinished], folder)
+        with suppress(OSError):  # after SIGHUP there may be no terminal
+            for text in said:
+                click.echo(text, err=True)
+        raise
+
+
+def _unfinished(session: Session, ids: list[str], folder: Path | None) -> list[str]:
+    if not ids:
+        return []
+    if session.is_emulated:
+        return [f"{counted(len(ids), 'task')} went with the emulator of this process"]
+    return [
+        f"{counted(len(ids), 'task')} not finished yet: the service goes on, and bills what it"
+        f" makes. To collect:\n  {to_collect(ids, folder)}"
+    ]
 
 
 def to_collect(ids: list[str], folder: Path | None) -> str:
-    """The command that collects these tasks; many ids are listed in a file in *folder*."""
+    """The command that collects these tasks; many ids are listed in a file in *folder*, if it can
+    be written."""
     if folder is None:
         return f"eggapi tasks wait {' '.join(ids)}"
-    if len(ids) <= SHOWN_IDS:
-        return f"eggapi tasks download {' '.join(ids)} -o {folder}"
-    listed = folder / "unfinished.txt"
-    listed.write_text("\n".join(ids) + "\n", "utf-8")
-    return f"eggapi tasks download - -o {folder} < {listed}"
+    if len(ids) > SHOWN_IDS:
+        listed = folder / "unfinished.txt"
+        with suppress(OSError):
+            listed.write_text("\n".join(ids) + "\n", "utf-8")
+            return f"eggapi tasks download - -o {folder} < {listed}"
+    return f"eggapi tasks download {' '.join(ids)} -o {folder}"

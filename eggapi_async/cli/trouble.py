@@ -1,7 +1,8 @@
 """From errors to exit codes, words and advice.
 
 Its rule: a failure is one clear line on stderr, and what to do next where there is something to do.
-0 all done, 1 failed, 2 usage, 3 some items failed, 4 the key, 5 money; 130 and 143: a signal.
+0 all done, 1 failed, 2 usage, 3 some items failed, 4 the key, 5 money; 129, 130 and 143: a
+signal.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import click
 
 from ..errors import (
     AuthenticationError,
+    BadRequestError,
     BudgetExceededError,
     ConfigurationError,
     ConnectionFailedError,
@@ -18,6 +20,7 @@ from ..errors import (
     InvalidRequestError,
     PermissionDeniedError,
     SubmissionUncertainError,
+    TaskFailedError,
     TaskTimeoutError,
 )
 
@@ -58,6 +61,13 @@ def exit_code(error: EggError) -> int:
 def is_hopeless(error: EggError | None) -> bool:
     """True when nothing else that is asked for with this key can succeed either."""
     return isinstance(error, EggError) and exit_code(error) in (NO_KEY, NO_MONEY)
+
+
+def is_refusal(error: EggError) -> bool:
+    """True when the same request would be refused again."""
+    if isinstance(error, TaskFailedError):
+        return error.is_moderation
+    return isinstance(error, (InvalidRequestError, BadRequestError))
 
 
 def hint(error: EggError) -> str:
