@@ -35,6 +35,17 @@ PATIENCE = 20.0
 """Seconds until a process that should have done something is given up."""
 
 
+@pytest.fixture(autouse=True)
+def _hears_hangups() -> Iterator[None]:
+    """A suite that nohup started is deaf to SIGHUP, and so would be what it tests."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 # --- in this process -----------------------------------------------------------------------------
 
 
