@@ -46,7 +46,8 @@ LONGEST_COOL_DOWN: Final = 120.0
 """Seconds: a `Retry-After` beyond this stops nobody else for longer."""
 
 
-def _wall_clock() -> datetime:
+def wall_clock() -> datetime:
+    """Now, by this machine's clock."""
     return datetime.now(UTC)
 
 
@@ -96,7 +97,7 @@ class Transport:
         stats: Stats,
         poll_patience: Patience,
         dice: Callable[[], float] = random.random,
-        wall_clock: Callable[[], datetime] = _wall_clock,
+        wall_clock: Callable[[], datetime] = wall_clock,
     ) -> None:
         self._wire = wire
         self._key = key

@@ -18,7 +18,6 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +34,7 @@ from ._retry import Patience, RetryPolicy
 from ._rhythm import PollPolicy
 from ._submission import Submissions, Uncertain
 from ._task import WAIT, GenerationTask, checked_timeout
-from ._transport import Transport
+from ._transport import Transport, wall_clock
 from ._wire import ApiKey, HTTPClient, Wire
 from .errors import (
     ConfigurationError,
@@ -84,10 +83,6 @@ class _Engines:
     hub: Hub
     submissions: Submissions
     downloads: Downloads
-
-
-def _wall_clock() -> datetime:
-    return datetime.now(UTC)
 
 
 class AsyncEggClient:
@@ -143,10 +138,10 @@ class AsyncEggClient:
             stats=stats,
             poll_patience=self._patience,
             dice=random.random,
-            wall_clock=_wall_clock,
+            wall_clock=wall_clock,
         )
         hub = Hub(transport=transport, policy=polling, stats=stats)
-        submissions = Submissions(transport=transport, hub=hub, wall_clock=_wall_clock)
+        submissions = Submissions(transport=transport, hub=hub, wall_clock=wall_clock)
         downloads = Downloads(transport=transport, dice=random.random)
         self._engines = _Engines(limiter, stats, wire, transport, hub, submissions, downloads)
         self._is_owner = True
