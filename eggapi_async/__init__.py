@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ._retry import RetryPolicy
     from ._rhythm import PollPolicy
     from ._task import GenerationTask
+    from .budget import Budget
     from .client import AsyncEggClient
     from .errors import (
         APIError,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         UsageRecord,
         UsageSummary,
     )
+    from .prices import Estimate, ModelEstimate, estimate
 
 __all__ = [
     "APIError",
@@ -54,16 +56,19 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "Batch",
+    "Budget",
     "BudgetExceededError",
     "ConfigurationError",
     "ConnectionFailedError",
     "DownloadError",
     "EggError",
+    "Estimate",
     "GenerationRequest",
     "GenerationTask",
     "InsufficientBalanceError",
     "InvalidRequestError",
     "JournalError",
+    "ModelEstimate",
     "NotFoundError",
     "Outcome",
     "Page",
@@ -83,12 +88,14 @@ __all__ = [
     "UsageSummary",
     "WebhookVerificationError",
     "__version__",
+    "estimate",
 ]
 
 _HOMES = {
     "Batch": "_batch",
     "PollPolicy": "_rhythm",
     "RetryPolicy": "_retry",
+    "Budget": "budget",
     "AsyncEggClient": "client",
     "GenerationTask": "_task",
     "APIError": "errors",
@@ -119,9 +126,14 @@ _HOMES = {
     "TaskSnapshot": "models",
     "UsageRecord": "models",
     "UsageSummary": "models",
+    "Estimate": "prices",
+    "ModelEstimate": "prices",
+    "estimate": "prices",
 }
 """Where each public name lives."""
-_ROOMS = frozenset({"client", "emulator", "errors", "limiter", "models", "testing"})
+_ROOMS = frozenset(
+    {"budget", "client", "emulator", "errors", "limiter", "models", "prices", "testing"}
+)
 
 
 def __getattr__(name: str) -> object:

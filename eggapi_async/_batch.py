@@ -2,11 +2,13 @@
 
 The batch knows neither the client nor the API: it gets a function that makes one picture. Failures
 of items become `Outcome.error`; only a failure of the input itself is raised, after what was begun
-has ended.
+has ended. Where an error will meet all the others too (no money, no key), nothing more is sent: the
+rest get that error as well, and what was submitted before is still collected.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -17,6 +19,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing, suppress
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,13 +27,24 @@ from typing import Any, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from .errors import EggError, InvalidRequestError
+from .errors import (
+    AuthenticationError,
+    BudgetExceededError,
+    EggError,
+    InsufficientBalanceError,
+    InvalidRequestError,
+)
 from .models import GenerationRequest, Outcome, TaskSnapshot
 
 __all__ = ["Batch"]
 
-Make = Callable[[GenerationRequest], Awaitable[TaskSnapshot]]
+Check = Callable[[], None]
+"""Raises when nothing more may be sent."""
+Make = Callable[[GenerationRequest, Check], Awaitable[TaskSnapshot]]
 Save = Callable[[TaskSnapshot], Awaitable[list[Path]]]
+
+STOPS = (AuthenticationError, InsufficientBalanceError, BudgetExceededError)
+"""Errors that say of all further submissions that they will fail."""
 
 
 class Batch:
@@ -40,6 +54,8 @@ class Batch:
     `async for outcome in run:` gives them as they finish; leaving the block early stops the rest
     (what was submitted is in the client's `unfinished`). A batch runs once.
     """
+
+    _is_idle = False  # until it is made, and from its start on
 
     def __init__(
         self,
@@ -60,11 +76,22 @@ class Batch:
         self._read, self._make, self._save = read, make, save
         self._group: TaskGroup | None = None
         self._failure: Exception | None = None
+        self._stop: EggError | None = None
         self._is_open = False
         self.begun = 0
         """Items taken from the input."""
         self.ended = 0
         """Items whose outcome is known."""
+        self._is_idle = True
+
+    def __del__(self) -> None:
+        if self._is_idle:
+            warnings.warn(
+                "a batch was made and never run: await it",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
 
     def __repr__(self) -> str:
         return f"<Batch {self.ended} ended, {self.begun - self.ended} under way>"
@@ -80,6 +107,7 @@ class Batch:
     async def __aenter__(self) -> Self:
         if self._group is not None:
             raise RuntimeError("a batch runs once: call map() again")
+        self._is_idle = False
         self._send, self._outcomes = anyio.create_memory_object_stream[Outcome](self._in_flight)
         self._places = anyio.Semaphore(self._in_flight)
         self._group = anyio.create_task_group()
@@ -143,12 +171,19 @@ class Batch:
         paths: list[Path] = []
         try:
             request = self._read(item)
-            result = await self._make(request)
+            self._check()
+            result = await self._make(request, self._check)
             if self._save is not None:
                 paths = await self._save(result)
         except EggError as error:
+            if self._stop is None and isinstance(error, STOPS):
+                self._stop = error
             return Outcome(index=index, request=request, result=result, error=error)
         return Outcome(index=index, request=request, result=result, paths=tuple(paths))
+
+    def _check(self) -> None:
+        if self._stop is not None:
+            raise copy(self._stop)  # each has a traceback of its own
 
 
 async def _each(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:

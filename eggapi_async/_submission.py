@@ -11,6 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from decimal import Decimal
 from itertools import count
 from typing import Final, Literal
 
@@ -24,6 +25,7 @@ from ._protocol import Answer
 from ._retry import Patience
 from ._transport import Lost, Transport
 from ._values import server_time
+from .budget import Budget, Reservation
 from .errors import EggError, InvalidRequestError, SubmissionUncertainError
 from .models import GenerationRequest, TaskSnapshot
 
@@ -63,15 +65,21 @@ class Submissions:
         self._under_way: OrderedDict[object, anyio.Event] = OrderedDict()
 
     async def submit(
-        self, request: GenerationRequest, patience: Patience, uncertain: Uncertain
+        self,
+        request: GenerationRequest,
+        patience: Patience,
+        uncertain: Uncertain,
+        *,
+        budget: Budget | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> Watch:
-        """Buy one generation. Raises SubmissionUncertainError where it is not known to be
-        bought."""
+        """Buy one generation, if *budget* covers it, and *check* does not raise when it is about
+        to leave. Raises SubmissionUncertainError where it is not known to be bought."""
         if uncertain not in ("raise", "verify"):
             raise InvalidRequestError("uncertain", uncertain, "'raise' or 'verify'")
         for attempts in count(1):
             try:
-                return await self._post(request, patience)
+                return await self._post(request, patience, budget, check)
             except SubmissionUncertainError as error:
                 if uncertain == "raise":
                     raise
@@ -82,33 +90,49 @@ class Submissions:
                     raise
         raise AssertionError("counting never ends")
 
-    async def _post(self, request: GenerationRequest, patience: Patience) -> Watch:
+    async def _post(
+        self,
+        request: GenerationRequest,
+        patience: Patience,
+        budget: Budget | None,
+        check: Callable[[], None],
+    ) -> Watch:
+        reservation = Reservation() if budget is None else budget.reserve(request)
         ticket = object()
         ended = self._under_way[ticket] = anyio.Event()
 
         def accept(task: TaskSnapshot, _: Answer) -> Watch:
-            return self._accept(task, request)
+            return self._accept(task, request, reservation)
 
         def lose(lost: Lost) -> SubmissionUncertainError:
-            return self._lose(lost, request, patience)
+            return self._lose(lost, request, patience, reservation)
 
         try:
             return await self._transport.call(
-                _protocol.submit(request), patience, accept=accept, lose=lose
+                _protocol.submit(request), patience, accept=accept, lose=lose, check=check
             )
         finally:
+            reservation.release()  # unless it was bought, or may have been
             del self._under_way[ticket]
             ended.set()
 
-    def _accept(self, task: TaskSnapshot, request: GenerationRequest) -> Watch:
+    def _accept(
+        self, task: TaskSnapshot, request: GenerationRequest, reservation: Reservation
+    ) -> Watch:
+        reservation.keep()
         self._own[task.id] = None
         if len(self._own) > REMEMBERED:
             self._own.popitem(last=False)
-        return self._hub.submitted(task, request)
+        return self._hub.submitted(task, request, reservation)
 
     def _lose(
-        self, lost: Lost, request: GenerationRequest, patience: Patience
+        self,
+        lost: Lost,
+        request: GenerationRequest,
+        patience: Patience,
+        reservation: Reservation,
     ) -> SubmissionUncertainError:
+        reservation.keep()
         doubt = Doubt(request, lost.sent_at, lost.lost_at)
         self._doubts[doubt] = None
         self._forget_doubts_before(doubt.lost_at - DOUBTED)
@@ -124,7 +148,7 @@ class Submissions:
             lost_at=lost.lost_at,
             reconcile=reconcile,
         )
-        error._doubt = doubt
+        error._doubt, error._reservation = doubt, reservation
         return error
 
     def _forget_doubts_before(self, horizon: datetime) -> None:
@@ -145,7 +169,7 @@ class Submissions:
 
         Raises *error* with its candidates where that is not certain.
         """
-        doubt = error._doubt
+        doubt, reservation = error._doubt, error._reservation
         assert doubt is not None, "it was lost here"
         try:
             look = await self._look_until_found(doubt, patience)
@@ -154,13 +178,14 @@ class Submissions:
         is_clear = look.is_whole and doubt in self._doubts
         if is_clear and not look.found:
             del self._doubts[doubt]
+            reservation.settle(Decimal(0))
             return None
         if not is_clear or len(look.found) > 1 or any(map(doubt.rivals, self._doubts)):
             error.candidates = look.found
             raise error
         del self._doubts[doubt]
         log.warning("adopted %s for the submission whose answer was lost", look.found[0].id)
-        return self._accept(look.found[0], doubt.request)
+        return self._accept(look.found[0], doubt.request, reservation)
 
     async def _look_until_found(self, doubt: Doubt, patience: Patience) -> _Look:
         for pause in LOOKS:

@@ -77,6 +77,10 @@ def _cannot_lose(lost: Lost) -> EggError:
     raise AssertionError(f"only a billing call can be lost: {lost}")
 
 
+def _go() -> None:
+    """Nothing speaks against it."""
+
+
 def _as_it_is(value: T, _: Answer) -> T:
     return value
 
@@ -115,19 +119,21 @@ class Transport:
         *,
         accept: Callable[[T, Answer], R],
         lose: Callable[[Lost], EggError] = _cannot_lose,
+        check: Callable[[], None] = _go,
     ) -> R:
         """Send *call* until an answer is read, and give it to *accept*.
 
-        *accept* runs before anything can be cancelled: what it stores is never lost. *lose* is told
-        of a billing POST whose answer was lost, and gives the error to raise. Otherwise raises what
-        the last attempt raised.
+        *check* may refuse by an error at the last moment before each sending. *accept* runs before
+        anything can be cancelled: what it stores is never lost. *lose* is told of a billing POST
+        whose answer was lost, and gives the error to raise. Otherwise raises what the last attempt
+        raised.
         """
         started: float | None = None
         attempt = _Attempt()
         for attempts in count(1):
             try:
                 return await self._attempt(
-                    call, patience, attempt, accept, lose, again=attempts > 1
+                    call, patience, attempt, accept, lose, check=check, again=attempts > 1
                 )
             except EggError as error:
                 if attempt.left_at is None:
@@ -171,6 +177,7 @@ class Transport:
         accept: Callable[[T, Answer], R],
         lose: Callable[[Lost], EggError],
         *,
+        check: Callable[[], None] = _go,
         again: bool = False,
         is_poll: bool = False,
     ) -> R:
@@ -182,6 +189,7 @@ class Transport:
             try:
                 # The last moment at which a cancellation is known to cost nothing.
                 await anyio.lowlevel.checkpoint_if_cancelled()
+                check()
                 answer = await self._send(call, patience, attempt, lose)
             finally:
                 self._limiter.release()

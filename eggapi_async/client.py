@@ -26,7 +26,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 import attrs
 
 from . import _protocol
-from ._batch import Batch
+from ._batch import Batch, Check
 from ._downloads import MAX_BYTES, Downloads
 from ._hub import Hub, Watch
 from ._protocol import Call
@@ -36,6 +36,7 @@ from ._submission import Submissions, Uncertain
 from ._task import WAIT, GenerationTask, checked_timeout
 from ._transport import Transport, wall_clock
 from ._wire import ApiKey, HTTPClient, Wire
+from .budget import Budget
 from .errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -97,6 +98,7 @@ class AsyncEggClient:
     polling      how open tasks are watched
     timeout      seconds that one attempt of one call may take in all its phases
     http_client  an `httpx.AsyncClient` to send with, which stays yours to close
+    budget       what may be spent; give one to several clients that share it
 
     Use it as `async with AsyncEggClient() as egg:`, or call `aclose()`. One client serves any
     number of coroutines, and event loops that follow each other. Raises ConfigurationError.
@@ -115,6 +117,7 @@ class AsyncEggClient:
         polling: PollPolicy = PollPolicy(),
         timeout: float = 30.0,
         http_client: HTTPClient | None = None,
+        budget: Budget | None = None,
     ) -> None:
         try:
             key = ApiKey(_from_environment("EGGAPI_API_KEY") if api_key is None else api_key)
@@ -127,7 +130,9 @@ class AsyncEggClient:
             retry=(retry, RetryPolicy),
             polling=(polling, PollPolicy),
         )
+        _check_budget(budget)
         self._model = model
+        self._budget = budget
         self._patience = Patience(timeout, retry)
         stats, wire = Stats(), Wire(http_client)
         transport = Transport(
@@ -180,15 +185,19 @@ class AsyncEggClient:
         model: str | None = None,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
+        budget: Budget | None = None,
     ) -> AsyncEggClient:
         """A client with other options over the same connections, limiter, tasks and counters.
 
-        Closing it does nothing: the first client owns the connections.
+        None leaves an option as it is. A *budget* takes the place of this client's own: one for
+        each user of a bot, say. Closing it does nothing: the first client owns the connections.
         """
+        _check_budget(budget)
         other = object.__new__(AsyncEggClient)
         other._is_owner = False
         other._engines = self._engines
         other._model = self._model if model is None else model
+        other._budget = self._budget if budget is None else budget
         other._patience = Patience(
             self._patience.timeout if timeout is None else timeout,
             self._patience.retry if retry is None else retry,
@@ -211,13 +220,11 @@ class AsyncEggClient:
         SubmissionUncertainError, or "verify" by the task list, for callers who alone use the key:
         adopt the one task that it must be, submit again when there is none, else raise.
 
-        Raises InvalidRequestError before anything is sent, and the errors of `APIError`. When it is
-        cancelled while the POST is under way, the answer is awaited for up to 5 s, so that the
-        task is in `unfinished`.
+        Raises InvalidRequestError and BudgetExceededError before anything is sent, and the errors
+        of `APIError`. When it is cancelled while the POST is under way, the answer is awaited for
+        up to 5 s, so that the task is in `unfinished`.
         """
-        request = self._request(prompt, options)
-        watch = await self._engines.submissions.submit(request, self._patience, uncertain)
-        return self._handle(watch)
+        return await self._submit(self._request(prompt, options), uncertain)
 
     async def run(
         self,
@@ -246,14 +253,16 @@ class AsyncEggClient:
         At most *in_flight* are under way at once; each may take *timeout* seconds; *save_to* is a
         folder for the pictures. `await` it for a list of outcomes in input order, or use it as
         `async with egg.map(...) as run: async for outcome in run: ...` for outcomes as they finish.
-        Failures are values: see `Outcome`.
+        Failures are values: see `Outcome`. AuthenticationError, InsufficientBalanceError and
+        BudgetExceededError stop all submissions: the items not sent yet get that error too.
         """
 
         checked_timeout(timeout)
         folder = None if save_to is None else _as_folder(save_to)
 
-        async def make(request: GenerationRequest) -> TaskSnapshot:
-            return await self.run(request, timeout=timeout, uncertain=uncertain)
+        async def make(request: GenerationRequest, check: Check) -> TaskSnapshot:
+            task = await self._submit(request, uncertain, check)
+            return await task.result(timeout)
 
         async def save(task: TaskSnapshot) -> list[Path]:
             return await self.download(task, folder or "")
@@ -274,6 +283,14 @@ class AsyncEggClient:
             fields = attrs.asdict(prompt, recurse=False)
             return GenerationRequest.of({**fields, **given}) if given else prompt
         return GenerationRequest.of({"model": self._model, **given, "prompt": prompt})
+
+    async def _submit(
+        self, request: GenerationRequest, uncertain: Uncertain, check: Check = lambda: None
+    ) -> GenerationTask:
+        watch = await self._engines.submissions.submit(
+            request, self._patience, uncertain, budget=self._budget, check=check
+        )
+        return self._handle(watch)
 
     def _handle(self, watch: Watch) -> GenerationTask:
         return GenerationTask(watch, hub=self._engines.hub, client=self)
@@ -399,6 +416,11 @@ def _check_kinds(**given: tuple[object, type]) -> None:
         if not isinstance(value, kind):
             expected = f"{name}: expected a {kind.__name__}"
             raise ConfigurationError(f"{expected}, got {type(value).__name__}")
+
+
+def _check_budget(budget: object) -> None:
+    if budget is not None:
+        _check_kinds(budget=(budget, Budget))
 
 
 def _origin(base_url: str) -> str:

@@ -28,6 +28,8 @@ FLOORS: list[set[str]] = [
         "_pacing",
         "_polling",
         "_signing",
+        "budget",
+        "prices",
     },
     {"_wire", "_lanes", "_transport", "_apart", "_files", "limiter", "_journal", "redis"},
     {"_hub", "_submission", "_downloads", "_batch", "_task"},

@@ -21,16 +21,19 @@ PUBLIC = [
     "AuthenticationError",
     "BadRequestError",
     "Batch",
+    "Budget",
     "BudgetExceededError",
     "ConfigurationError",
     "ConnectionFailedError",
     "DownloadError",
     "EggError",
+    "Estimate",
     "GenerationRequest",
     "GenerationTask",
     "InsufficientBalanceError",
     "InvalidRequestError",
     "JournalError",
+    "ModelEstimate",
     "NotFoundError",
     "Outcome",
     "Page",
@@ -50,6 +53,7 @@ PUBLIC = [
     "UsageSummary",
     "WebhookVerificationError",
     "__version__",
+    "estimate",
 ]
 """The contract: adding a name is a feature, and removing one breaks somebody's program."""
 

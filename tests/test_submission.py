@@ -28,6 +28,7 @@ from eggapi_async._retry import Patience
 from eggapi_async._submission import DOUBTED, LOOKS, PAGES, REMEMBERED, Submissions, Uncertain
 from eggapi_async._transport import Lost, Transport
 from eggapi_async._wire import ApiKey, Wire, in_process
+from eggapi_async.budget import Reservation
 from eggapi_async.emulator import EggEmulator, Fault
 from eggapi_async.models import Stats
 from eggapi_async.testing import connect
@@ -379,7 +380,9 @@ async def test_a_doubt_is_resolved_however_many_others_there_are() -> None:
     async def lose_many() -> None:
         await anyio.sleep(1)
         for _ in range(3000):
-            it.submissions._lose(Lost("by chance", now(), now()), request, it.patience)
+            it.submissions._lose(
+                Lost("by chance", now(), now()), request, it.patience, Reservation()
+            )
 
     async with anyio.create_task_group() as group:
         group.start_soon(lose_many)
@@ -398,7 +401,7 @@ async def test_a_doubt_that_was_forgotten_is_not_resolved_by_a_guess() -> None:
 
     async def forget() -> None:
         await anyio.sleep(1)
-        it.submissions._lose(Lost("much later", far, far), request, it.patience)
+        it.submissions._lose(Lost("much later", far, far), request, it.patience, Reservation())
 
     async with anyio.create_task_group() as group:
         group.start_soon(forget)

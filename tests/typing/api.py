@@ -18,12 +18,16 @@ from eggapi_async import (
     APIError,
     AsyncEggClient,
     Batch,
+    Budget,
+    BudgetExceededError,
     DownloadError,
     EggError,
+    Estimate,
     GenerationRequest,
     GenerationTask,
     InsufficientBalanceError,
     InvalidRequestError,
+    ModelEstimate,
     Outcome,
     Page,
     PollPolicy,
@@ -39,6 +43,7 @@ from eggapi_async import (
     UsageRecord,
     UsageSummary,
     __version__,
+    estimate,
 )
 from eggapi_async.testing import connect
 
@@ -65,7 +70,10 @@ async def making_clients(http: httpx.AsyncClient) -> None:
         polling=PollPolicy(first_delay=3, interval=5, min_interval=0.5, sweep=False),
         timeout=10,
         http_client=http,
+        budget=Budget("5.00", unknown_price=Decimal(1), spent=2),
     )
+    Budget(5.0)  # type: ignore[arg-type]
+    AsyncEggClient(budget="5.00")  # type: ignore[arg-type]
     AsyncEggClient("key", "https://api.eggapi.ai")  # type: ignore[call-arg]
     AsyncEggClient(5)  # type: ignore[arg-type]
     AsyncEggClient(http_client=5)  # type: ignore[arg-type]
@@ -101,6 +109,19 @@ async def generating(egg: AsyncEggClient) -> None:
     tasks = await asyncio.gather(*(egg.generate(prompt) for prompt in ("A cat", "A dog")))
     assert_type(tasks, list[GenerationTask])
     assert_type(await asyncio.gather(*(task.result() for task in tasks)), list[TaskSnapshot])
+
+
+def money(egg: AsyncEggClient, budget: Budget, refused: BudgetExceededError) -> None:
+    """What a list would cost, and what may be spent."""
+    found = estimate(["A cat", {"prompt": "A dog"}], model="nanobanana-pro")
+    assert_type(found, Estimate)
+    assert_type(found.total, Decimal)
+    assert_type(found.per_model, tuple[ModelEstimate, ...])
+    assert_type(found.unpriced, int)
+    assert_type(budget.remaining, Decimal)
+    assert_type(refused.asked, Decimal)
+    assert_type(egg.with_options(budget=budget), AsyncEggClient)
+    estimate(5)  # type: ignore[arg-type]
 
 
 async def tasks(egg: AsyncEggClient, task: GenerationTask) -> None:
