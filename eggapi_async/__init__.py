@@ -11,6 +11,8 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._batch import Batch
+    from ._journal import Journal
+    from ._record import JournalItem
     from ._retry import RetryPolicy
     from ._rhythm import PollPolicy
     from ._task import GenerationTask
@@ -63,7 +65,9 @@ __all__ = [
     "GenerationTask",
     "InsufficientBalanceError",
     "InvalidRequestError",
+    "Journal",
     "JournalError",
+    "JournalItem",
     "NotFoundError",
     "Outcome",
     "Page",
@@ -87,6 +91,8 @@ __all__ = [
 
 _HOMES = {
     "Batch": "_batch",
+    "Journal": "_journal",
+    "JournalItem": "_record",
     "PollPolicy": "_rhythm",
     "RetryPolicy": "_retry",
     "AsyncEggClient": "client",

@@ -19,12 +19,12 @@ from collections.abc import (
 from contextlib import aclosing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import anyio
 from anyio.abc import TaskGroup
 
-from .errors import EggError, InvalidRequestError
+from .errors import EggError, InvalidRequestError, JournalError
 from .models import GenerationRequest, Outcome, TaskSnapshot
 
 __all__ = ["Batch"]
@@ -33,12 +33,31 @@ Make = Callable[[GenerationRequest], Awaitable[TaskSnapshot]]
 Save = Callable[[TaskSnapshot], Awaitable[list[Path]]]
 
 
+class Recorded(Protocol):
+    """A course of items that a journal follows."""
+
+    @property
+    def failure(self) -> JournalError | None:
+        """Why nothing more may be begun."""
+
+    async def open(self) -> None:
+        """Before the first item. Raises JournalError."""
+
+    async def outcome(self, index: int, item: Any) -> Outcome:
+        """What becomes of an item."""
+
+    async def aclose(self) -> None:
+        """After the last."""
+
+
 class Batch:
     """A batch on its way.
 
     `await batch` gives the list of outcomes in input order. `async with batch as run:` and
     `async for outcome in run:` gives them as they finish; leaving the block early stops the rest
-    (what was submitted is in the client's `unfinished`). A batch runs once.
+    (what was submitted is in the client's `unfinished`). A batch runs once. One whose
+    journal can no longer be written reads no further, and raises JournalError after what was begun
+    has ended.
     """
 
     def __init__(
@@ -49,6 +68,7 @@ class Batch:
         read: Callable[[Any], GenerationRequest],
         make: Make,
         save: Save | None,
+        journal: Recorded | None = None,
     ) -> None:
         is_one = isinstance(requests, (str, bytes, Mapping))  # would be read letter by letter
         if is_one or not isinstance(requests, (Iterable, AsyncIterable)):
@@ -58,9 +78,10 @@ class Batch:
         self._requests = requests
         self._in_flight = in_flight
         self._read, self._make, self._save = read, make, save
+        self._journal = journal
         self._group: TaskGroup | None = None
         self._failure: Exception | None = None
-        self._is_open = False
+        self._is_begun = self._is_open = False
         self.begun = 0
         """Items taken from the input."""
         self.ended = 0
@@ -78,8 +99,11 @@ class Batch:
         return sorted(outcomes, key=lambda outcome: outcome.index)
 
     async def __aenter__(self) -> Self:
-        if self._group is not None:
+        if self._is_begun:
             raise RuntimeError("a batch runs once: call map() again")
+        self._is_begun = True
+        if self._journal is not None:
+            await self._journal.open()
         self._send, self._outcomes = anyio.create_memory_object_stream[Outcome](self._in_flight)
         self._places = anyio.Semaphore(self._in_flight)
         self._group = anyio.create_task_group()
@@ -103,6 +127,8 @@ class Batch:
         finally:
             self._send.close()
             self._outcomes.close()
+            if self._journal is not None:
+                await self._journal.aclose()
 
     def __aiter__(self) -> Self:
         return self
@@ -126,14 +152,19 @@ class Batch:
                     self._group.start_soon(self._run, self.begun, item)
                     self.begun += 1
                     await self._places.acquire()
+                    if self._journal is not None and self._journal.failure is not None:
+                        break
         except Exception as exc:  # the caller's own iterable: theirs to see, after what was begun
             self._failure = exc
         for _ in range(self._in_flight - 1):
             await self._places.acquire()
+        if self._journal is not None and self._journal.failure is not None:
+            self._failure = self._journal.failure
         self._send.close()
 
     async def _run(self, index: int, item: Any) -> None:
-        outcome = await self._outcome(index, item)
+        course = self._outcome if self._journal is None else self._journal.outcome
+        outcome = await course(index, item)
         self.ended += 1
         await self._send.send(outcome)
         self._places.release()

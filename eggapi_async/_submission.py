@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime, timedelta
 from itertools import count
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import anyio
 import attrs
 
 from . import _protocol
-from ._doubt import Doubt, Window, candidates, is_past, window
+from ._doubt import SLACK, Doubt, Window, candidates, is_past, is_sure, window
 from ._hub import Hub, Watch
 from ._protocol import Answer
 from ._retry import Patience
-from ._transport import Lost, Transport
+from ._transport import Intent, Lost, Transport
 from ._values import server_time
 from .errors import EggError, InvalidRequestError, SubmissionUncertainError
 from .models import GenerationRequest, TaskSnapshot
@@ -41,12 +41,37 @@ PAGES: Final = 100
 """List pages that are read at most to find a lost task."""
 
 
+Ledger = Callable[[Collection[str]], Awaitable[Collection[str]]]
+"""Tells which of some ids belong to submissions that it has a record of."""
+
+
+class Record(Intent, Protocol):
+    """Where a submission is written down, so that it outlives this process.
+
+    An intent that is neither accepted nor lost is withdrawn, at the latest when the call ends.
+    """
+
+    @property
+    def name(self) -> object:
+        """What tells it from other submissions, in other processes too."""
+
+    def accept(self, task: TaskSnapshot) -> None:
+        """The id is known: nothing is lost from here on."""
+
+    def lose(self, sent_at: datetime, lost_at: datetime) -> None:
+        """The answer was lost."""
+
+
 @attrs.frozen
 class _Look:
-    """What a reading of the list showed; *is_whole* when no page was left out."""
+    """What a reading of the list showed.
+
+    *is_whole* when no page was left out, *is_sure* when what was found is of the very time.
+    """
 
     found: tuple[TaskSnapshot, ...]
     is_whole: bool
+    is_sure: bool
 
 
 class Submissions:
@@ -61,75 +86,129 @@ class Submissions:
         self._own: OrderedDict[str, None] = OrderedDict()
         self._doubts: OrderedDict[Doubt, None] = OrderedDict()
         self._under_way: OrderedDict[object, anyio.Event] = OrderedDict()
+        self.ledgers: dict[object, Ledger] = {}
+        """Journals whose tasks are known, and so never the lost one."""
 
     async def submit(
-        self, request: GenerationRequest, patience: Patience, uncertain: Uncertain
+        self,
+        request: GenerationRequest,
+        patience: Patience,
+        uncertain: Uncertain,
+        *,
+        record: Record | None = None,
+        lost: SubmissionUncertainError | None = None,
     ) -> Watch:
-        """Buy one generation. Raises SubmissionUncertainError where it is not known to be
-        bought."""
+        """Buy one generation. Raises SubmissionUncertainError where it is not known to be bought.
+
+        With *lost*, an error of `recall`, it was sent before, and that is resolved first.
+        """
         if uncertain not in ("raise", "verify"):
             raise InvalidRequestError("uncertain", uncertain, "'raise' or 'verify'")
         for attempts in count(1):
-            try:
-                return await self._post(request, patience)
-            except SubmissionUncertainError as error:
-                if uncertain == "raise":
-                    raise
-                watch = await self._verify(error, patience)
+            if lost is not None:
+                watch = await self._resolve(lost, patience, uncertain, record)
                 if watch is not None:
                     return watch
-                if attempts >= patience.retry.max_attempts:
-                    raise
+                if attempts > patience.retry.max_attempts:
+                    raise lost
+            try:
+                return await self._post(request, patience, record)
+            except SubmissionUncertainError as error:
+                lost = error
         raise AssertionError("counting never ends")
 
-    async def _post(self, request: GenerationRequest, patience: Patience) -> Watch:
+    async def _post(
+        self, request: GenerationRequest, patience: Patience, record: Record | None
+    ) -> Watch:
         ticket = object()
         ended = self._under_way[ticket] = anyio.Event()
 
         def accept(task: TaskSnapshot, _: Answer) -> Watch:
-            return self._accept(task, request)
+            return self._accept(task, request, record)
 
         def lose(lost: Lost) -> SubmissionUncertainError:
-            return self._lose(lost, request, patience)
+            return self._lose(lost, request, patience, record)
 
         try:
             return await self._transport.call(
-                _protocol.submit(request), patience, accept=accept, lose=lose
+                _protocol.submit(request), patience, accept=accept, lose=lose, intent=record
             )
         finally:
+            if record is not None:
+                record.withdraw()
             del self._under_way[ticket]
             ended.set()
 
-    def _accept(self, task: TaskSnapshot, request: GenerationRequest) -> Watch:
-        self._own[task.id] = None
-        if len(self._own) > REMEMBERED:
-            self._own.popitem(last=False)
+    def _accept(
+        self, task: TaskSnapshot, request: GenerationRequest, record: Record | None
+    ) -> Watch:
+        if record is not None:
+            record.accept(task)
+        self._remember(task.id)
         return self._hub.submitted(task, request)
 
+    def collect(self, task_id: str, request: GenerationRequest) -> Watch:
+        """Take up a task that another process submitted."""
+        self._remember(task_id)
+        watch = self._hub.watch(task_id)
+        watch.request = request
+        return watch
+
+    def _remember(self, task_id: str) -> None:
+        self._own[task_id] = None
+        if len(self._own) > REMEMBERED:
+            self._own.popitem(last=False)
+
     def _lose(
-        self, lost: Lost, request: GenerationRequest, patience: Patience
+        self,
+        lost: Lost,
+        request: GenerationRequest,
+        patience: Patience,
+        record: Record | None = None,
     ) -> SubmissionUncertainError:
-        doubt = Doubt(request, lost.sent_at, lost.lost_at)
+        name = None if record is None else record.name
+        doubt = Doubt(request, lost.sent_at, lost.lost_at, name=name)
+        if record is not None:
+            record.lose(lost.sent_at, lost.lost_at)
         self._doubts[doubt] = None
         self._forget_doubts_before(doubt.lost_at - DOUBTED)
+        return self._error(doubt, patience, f" ({lost.problem})")
 
+    def recall(
+        self,
+        request: GenerationRequest,
+        patience: Patience,
+        *,
+        sent_at: datetime,
+        lost_at: datetime,
+        name: object,
+    ) -> SubmissionUncertainError:
+        """The error of a submission that was lost earlier, maybe by another process."""
+        for doubt in self._doubts:
+            if doubt.name == name:
+                return self._error(doubt, patience, " earlier")
+        doubt = Doubt(request, sent_at, lost_at, SLACK, name)
+        self._doubts[doubt] = None
+        return self._error(doubt, patience, " earlier")
+
+    def _error(self, doubt: Doubt, patience: Patience, how: str) -> SubmissionUncertainError:
         async def reconcile() -> tuple[TaskSnapshot, ...]:
-            return (await self._look(doubt, patience)).found
+            return (await self._look(attrs.evolve(doubt, slack=timedelta(0)), patience)).found
 
         error = SubmissionUncertainError(
-            f"the submission's answer was lost ({lost.problem}); the task may exist and be billed,"
+            f"the submission's answer was lost{how}; the task may exist and be billed,"
             " so it is not sent again: await error.reconcile() looks for it",
-            request=request,
-            sent_at=lost.sent_at,
-            lost_at=lost.lost_at,
+            request=doubt.request,
+            sent_at=doubt.sent_at,
+            lost_at=doubt.lost_at,
             reconcile=reconcile,
         )
         error._doubt = doubt
         return error
 
     def _forget_doubts_before(self, horizon: datetime) -> None:
-        while (oldest := next(iter(self._doubts))).lost_at < horizon:
-            del self._doubts[oldest]
+        for doubt in [old for old in self._doubts if old.lost_at + old.slack < horizon]:
+            del self._doubts[doubt]
 
     # --- resolving ---------------------------------------------------------------------------
 
@@ -140,11 +219,19 @@ class Submissions:
         doubt = Doubt(error.request, error.sent_at, error.lost_at)
         return (await self._look(doubt, patience)).found
 
-    async def _verify(self, error: SubmissionUncertainError, patience: Patience) -> Watch | None:
+    async def _resolve(
+        self,
+        error: SubmissionUncertainError,
+        patience: Patience,
+        uncertain: Uncertain,
+        record: Record | None,
+    ) -> Watch | None:
         """The lost task as an own one; None when it was not taken, so that it may be sent again.
 
         Raises *error* with its candidates where that is not certain.
         """
+        if uncertain == "raise":
+            raise error
         doubt = error._doubt
         assert doubt is not None, "it was lost here"
         try:
@@ -155,12 +242,13 @@ class Submissions:
         if is_clear and not look.found:
             del self._doubts[doubt]
             return None
-        if not is_clear or len(look.found) > 1 or any(map(doubt.rivals, self._doubts)):
+        is_clear &= look.is_sure and len(look.found) == 1
+        if not is_clear or any(map(doubt.rivals, self._doubts)):
             error.candidates = look.found
             raise error
         del self._doubts[doubt]
         log.warning("adopted %s for the submission whose answer was lost", look.found[0].id)
-        return self._accept(look.found[0], doubt.request)
+        return self._accept(look.found[0], doubt.request, record)
 
     async def _look_until_found(self, doubt: Doubt, patience: Patience) -> _Look:
         for pause in LOOKS:
@@ -173,10 +261,21 @@ class Submissions:
     async def _look(self, doubt: Doubt, patience: Patience) -> _Look:
         """Read the list once. Own submissions under way may be in it, their ids not yet known."""
         tasks, when, is_whole = await self._read_list(doubt, patience)
-        if candidates(doubt, tasks, when=when, is_known=self._is_known):
+        found = candidates(doubt, tasks, when=when, is_known=self._is_known)
+        if found:
             for ended in list(self._under_way.values()):
                 await ended.wait()
-        return _Look(candidates(doubt, tasks, when=when, is_known=self._is_known), is_whole)
+            known = await self._recorded([task.id for task in found])
+            tasks = [task for task in found if task.id not in known]
+            found = candidates(doubt, tasks, when=when, is_known=self._is_known)
+        return _Look(found, is_whole, all(is_sure(doubt, task, when) for task in found))
+
+    async def _recorded(self, task_ids: list[str]) -> set[str]:
+        """Those that journals have."""
+        known: set[str] = set()
+        for ledger in list(self.ledgers.values()):
+            known.update(await ledger(task_ids))
+        return known
 
     def _is_known(self, task_id: str) -> bool:
         return task_id in self._own or self._hub.knows(task_id)

@@ -78,6 +78,7 @@ class _Engines:
 
     limiter: RateLimiter
     stats: Stats
+    origin: str
     wire: Wire
     transport: Transport
     hub: Hub
@@ -130,10 +131,11 @@ class AsyncEggClient:
         self._model = model
         self._patience = Patience(timeout, retry)
         stats, wire = Stats(), Wire(http_client)
+        origin = _origin(base_url or _from_environment("EGGAPI_BASE_URL"))
         transport = Transport(
             wire=wire,
             key=key,
-            origin=_origin(base_url or _from_environment("EGGAPI_BASE_URL")),
+            origin=origin,
             limiter=limiter,
             stats=stats,
             poll_patience=self._patience,
@@ -143,7 +145,9 @@ class AsyncEggClient:
         hub = Hub(transport=transport, policy=polling, stats=stats)
         submissions = Submissions(transport=transport, hub=hub, wall_clock=wall_clock)
         downloads = Downloads(transport=transport, dice=random.random)
-        self._engines = _Engines(limiter, stats, wire, transport, hub, submissions, downloads)
+        self._engines = _Engines(
+            limiter, stats, origin, wire, transport, hub, submissions, downloads
+        )
         self._is_owner = True
 
     def __repr__(self) -> str:
@@ -238,8 +242,11 @@ class AsyncEggClient:
         *,
         in_flight: int = 200,
         timeout: float | None = WAIT,
+        journal: str | os.PathLike[str] | None = None,
         save_to: str | os.PathLike[str] | None = None,
         uncertain: Uncertain = "raise",
+        retry_failed: bool = False,
+        key: Callable[[Any], str] | None = None,
     ) -> Batch:
         """Generate many: prompts, mappings or `GenerationRequest`s from any iterable, read lazily.
 
@@ -247,23 +254,56 @@ class AsyncEggClient:
         folder for the pictures. `await` it for a list of outcomes in input order, or use it as
         `async with egg.map(...) as run: async for outcome in run: ...` for outcomes as they finish.
         Failures are values: see `Outcome`.
-        """
 
+        With *journal*, a file's path, it can be killed at any moment: the same call again goes on.
+        Finished items cost no request, submitted ones are collected, missing files are fetched,
+        and only what was never submitted is bought. Items are known by their content (of several
+        alike, each is one), or by what *key* makes of them; a changed item is a new one, and
+        refused under an old key. Failed ones stay failed unless *retry_failed*; where a submission
+        may have been taken, the outcome has SubmissionUncertainError, or *uncertain* says "verify".
+        Entering the batch raises JournalError where the file is no journal of this service, cannot
+        be written, or is in use; `Journal` reads it.
+        """
         checked_timeout(timeout)
         folder = None if save_to is None else _as_folder(save_to)
+
+        def read(item: Any) -> GenerationRequest:
+            return GenerationRequest.of(item, model=self._model)
 
         async def make(request: GenerationRequest) -> TaskSnapshot:
             return await self.run(request, timeout=timeout, uncertain=uncertain)
 
+        async def wait(watch: Watch) -> TaskSnapshot:
+            return await self._handle(watch).result(timeout)
+
         async def save(task: TaskSnapshot) -> list[Path]:
             return await self.download(task, folder or "")
 
+        resume = None
+        if journal is not None:
+            from ._resume import Resume  # brings the database along
+
+            resume = Resume(
+                journal,
+                origin=self._engines.origin,
+                submissions=self._engines.submissions,
+                patience=self._patience,
+                uncertain=uncertain,
+                retry_failed=retry_failed,
+                folder=folder,
+                key=key,
+                now=wall_clock,
+                read=read,
+                wait=wait,
+                save=save,
+            )
         return Batch(
             requests,
             in_flight=in_flight,
-            read=lambda item: GenerationRequest.of(item, model=self._model),
+            read=read,
             make=make,
             save=None if folder is None else save,
+            journal=resume,
         )
 
     def _request(
