@@ -11,6 +11,8 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._batch import Batch
+    from ._journal import Journal
+    from ._record import JournalItem
     from ._retry import RetryPolicy
     from ._rhythm import PollPolicy
     from ._task import GenerationTask
@@ -67,7 +69,9 @@ __all__ = [
     "GenerationTask",
     "InsufficientBalanceError",
     "InvalidRequestError",
+    "Journal",
     "JournalError",
+    "JournalItem",
     "ModelEstimate",
     "NotFoundError",
     "Outcome",
@@ -93,6 +97,8 @@ __all__ = [
 
 _HOMES = {
     "Batch": "_batch",
+    "Journal": "_journal",
+    "JournalItem": "_record",
     "PollPolicy": "_rhythm",
     "RetryPolicy": "_retry",
     "Budget": "budget",

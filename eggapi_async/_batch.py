@@ -22,7 +22,7 @@ from contextlib import aclosing, suppress
 from copy import copy
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import anyio
 from anyio.abc import TaskGroup
@@ -33,6 +33,7 @@ from .errors import (
     EggError,
     InsufficientBalanceError,
     InvalidRequestError,
+    JournalError,
 )
 from .models import GenerationRequest, Outcome, TaskSnapshot
 
@@ -41,10 +42,27 @@ __all__ = ["Batch"]
 Check = Callable[[], None]
 """Raises when nothing more may be sent."""
 Make = Callable[[GenerationRequest, Check], Awaitable[TaskSnapshot]]
-Save = Callable[[TaskSnapshot], Awaitable[list[Path]]]
+Save = Callable[[int, GenerationRequest, TaskSnapshot], Awaitable[list[Path]]]
 
 STOPS = (AuthenticationError, InsufficientBalanceError, BudgetExceededError)
 """Errors that say of all further submissions that they will fail."""
+
+
+class Recorded(Protocol):
+    """A course of items that a journal follows."""
+
+    @property
+    def failure(self) -> JournalError | None:
+        """Why nothing more may be begun."""
+
+    async def open(self) -> None:
+        """Before the first item. Raises JournalError."""
+
+    async def outcome(self, index: int, item: Any, check: Check) -> Outcome:
+        """What becomes of an item, of which nothing is sent once *check* raises."""
+
+    async def aclose(self) -> None:
+        """After the last."""
 
 
 class Batch:
@@ -52,10 +70,12 @@ class Batch:
 
     `await batch` gives the list of outcomes in input order. `async with batch as run:` and
     `async for outcome in run:` gives them as they finish; leaving the block early stops the rest
-    (what was submitted is in the client's `unfinished`). A batch runs once.
+    (what was submitted is in the client's `unfinished`). A batch runs once. One whose
+    journal can no longer be written reads no further, and raises JournalError after what was begun
+    has ended.
     """
 
-    _is_idle = False  # until it is made, and from its start on
+    _is_begun = True  # until it is made: one that was refused need not be run
 
     def __init__(
         self,
@@ -65,6 +85,7 @@ class Batch:
         read: Callable[[Any], GenerationRequest],
         make: Make,
         save: Save | None,
+        journal: Recorded | None = None,
     ) -> None:
         is_one = isinstance(requests, (str, bytes, Mapping))  # would be read letter by letter
         if is_one or not isinstance(requests, (Iterable, AsyncIterable)):
@@ -74,6 +95,7 @@ class Batch:
         self._requests = requests
         self._in_flight = in_flight
         self._read, self._make, self._save = read, make, save
+        self._journal = journal
         self._group: TaskGroup | None = None
         self._failure: Exception | None = None
         self._stop: EggError | None = None
@@ -82,10 +104,10 @@ class Batch:
         """Items taken from the input."""
         self.ended = 0
         """Items whose outcome is known."""
-        self._is_idle = True
+        self._is_begun = False
 
     def __del__(self) -> None:
-        if self._is_idle:
+        if not self._is_begun:
             warnings.warn(
                 "a batch was made and never run: await it",
                 ResourceWarning,
@@ -105,9 +127,11 @@ class Batch:
         return sorted(outcomes, key=lambda outcome: outcome.index)
 
     async def __aenter__(self) -> Self:
-        if self._group is not None:
+        if self._is_begun:
             raise RuntimeError("a batch runs once: call map() again")
-        self._is_idle = False
+        self._is_begun = True
+        if self._journal is not None:
+            await self._journal.open()
         self._send, self._outcomes = anyio.create_memory_object_stream[Outcome](self._in_flight)
         self._places = anyio.Semaphore(self._in_flight)
         self._group = anyio.create_task_group()
@@ -131,6 +155,8 @@ class Batch:
         finally:
             self._send.close()
             self._outcomes.close()
+            if self._journal is not None:
+                await self._journal.aclose()
 
     def __aiter__(self) -> Self:
         return self
@@ -154,36 +180,40 @@ class Batch:
                     self._group.start_soon(self._run, self.begun, item)
                     self.begun += 1
                     await self._places.acquire()
+                    if self._journal is not None and self._journal.failure is not None:
+                        break
         except Exception as exc:  # the caller's own iterable: theirs to see, after what was begun
             self._failure = exc
         for _ in range(self._in_flight - 1):
             await self._places.acquire()
+        if self._journal is not None and self._journal.failure is not None:
+            self._failure = self._journal.failure
         self._send.close()
 
     async def _run(self, index: int, item: Any) -> None:
-        outcome = await self._outcome(index, item)
+        course = self._outcome if self._journal is None else self._journal.outcome
+        outcome = await course(index, item, self._check)
+        if self._stop is None and isinstance(outcome.error, STOPS):
+            self._stop = outcome.error
         self.ended += 1
         await self._send.send(outcome)
         self._places.release()
 
-    async def _outcome(self, index: int, item: Any) -> Outcome:
+    def _check(self) -> None:
+        if self._stop is not None:
+            raise copy(self._stop)  # each has a traceback of its own
+
+    async def _outcome(self, index: int, item: Any, check: Check) -> Outcome:
         request = result = None
         paths: list[Path] = []
         try:
             request = self._read(item)
-            self._check()
-            result = await self._make(request, self._check)
+            result = await self._make(request, check)
             if self._save is not None:
-                paths = await self._save(result)
+                paths = await self._save(index, request, result)
         except EggError as error:
-            if self._stop is None and isinstance(error, STOPS):
-                self._stop = error
             return Outcome(index=index, request=request, result=result, error=error)
         return Outcome(index=index, request=request, result=result, paths=tuple(paths))
-
-    def _check(self) -> None:
-        if self._stop is not None:
-            raise copy(self._stop)  # each has a traceback of its own
 
 
 async def _each(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:

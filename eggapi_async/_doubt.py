@@ -23,13 +23,22 @@ AFTER: Final = timedelta(seconds=30)
 """Slack after the loss: a request that waits in a proxy is taken later."""
 
 
+SLACK: Final = timedelta(hours=3)
+"""Slack for what another process lost: the clock may have been set since, or the machine slept."""
+
+
 @attrs.frozen(eq=False)
 class Doubt:
-    """A lost submission: *sent_at* and *lost_at* by this machine's clock."""
+    """A lost submission: *sent_at* and *lost_at* by this machine's clock.
+
+    *slack* is how wrong these may be; *name* is that of its record, None where it has none.
+    """
 
     request: GenerationRequest
     sent_at: datetime
     lost_at: datetime
+    slack: timedelta = timedelta(0)
+    name: object = None
 
     def rivals(self, other: Doubt) -> bool:
         """True when one listed task could be either's."""
@@ -37,9 +46,17 @@ class Doubt:
             self is not other
             and _sent(self.request, "model") == _sent(other.request, "model")
             and _is_edit(self.request) == _is_edit(other.request)
-            and self.sent_at - BEFORE <= other.lost_at + AFTER
-            and other.sent_at - BEFORE <= self.lost_at + AFTER
+            and self._start <= other._end
+            and other._start <= self._end
         )
+
+    @property
+    def _start(self) -> datetime:
+        return self.sent_at - BEFORE - self.slack
+
+    @property
+    def _end(self) -> datetime:
+        return self.lost_at + AFTER + self.slack
 
 
 @attrs.frozen
@@ -56,8 +73,8 @@ def window(doubt: Doubt, *, here: datetime, there: datetime) -> Window:
     Only the time that has passed here is used, so that a clock which is hours off cannot hurt.
     """
     return Window(
-        there - (here - doubt.sent_at) - BEFORE,
-        there - (here - doubt.lost_at) + AFTER,
+        there - (here - doubt.sent_at) - BEFORE - doubt.slack,
+        there - (here - doubt.lost_at) + AFTER + doubt.slack,
     )
 
 
@@ -71,6 +88,14 @@ def candidates(
     """The *tasks* that could be the lost one, each once: fitting, and not known to be another's."""
     found = {task.id: task for task in tasks if not is_known(task.id) and _fits(doubt, task, when)}
     return tuple(found.values())
+
+
+def is_sure(doubt: Doubt, task: TaskSnapshot, when: Window) -> bool:
+    """True for a *task* that is of the doubt's very time, without the slack in *when*."""
+    if not doubt.slack:
+        return True
+    made = task.created_at
+    return made is not None and when.start + doubt.slack <= made <= when.end - doubt.slack
 
 
 def _sent(request: GenerationRequest, name: str) -> Any:

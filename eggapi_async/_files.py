@@ -9,6 +9,7 @@ import filecmp
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -120,6 +121,16 @@ def _is_whole(path: Path) -> bool:
         file.seek(max(0, size - TAIL))
         tail = file.read()
     return sniff(head).is_whole(head, tail, size) is True
+
+
+def are_whole(paths: Iterable[Path], folder: str) -> bool:
+    """True when there are *paths*, and all are outputs in *folder*, there and whole."""
+    there, files = Path(folder).resolve(), list(paths)
+    try:
+        are_there = all(path.resolve().is_relative_to(there) for path in files)
+        return bool(files) and are_there and all(map(_is_whole, files))
+    except OSError:
+        return False
 
 
 class Part:

@@ -57,6 +57,7 @@ from .models import (
 __all__ = ["AsyncEggClient"]
 
 T = TypeVar("T")
+Name = Callable[[int, GenerationRequest, TaskSnapshot], str]
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -79,6 +80,7 @@ class _Engines:
 
     limiter: RateLimiter
     stats: Stats
+    origin: str
     wire: Wire
     transport: Transport
     hub: Hub
@@ -135,10 +137,11 @@ class AsyncEggClient:
         self._budget = budget
         self._patience = Patience(timeout, retry)
         stats, wire = Stats(), Wire(http_client)
+        origin = _origin(base_url or _from_environment("EGGAPI_BASE_URL"))
         transport = Transport(
             wire=wire,
             key=key,
-            origin=_origin(base_url or _from_environment("EGGAPI_BASE_URL")),
+            origin=origin,
             limiter=limiter,
             stats=stats,
             poll_patience=self._patience,
@@ -148,7 +151,9 @@ class AsyncEggClient:
         hub = Hub(transport=transport, policy=polling, stats=stats)
         submissions = Submissions(transport=transport, hub=hub, wall_clock=wall_clock)
         downloads = Downloads(transport=transport, dice=random.random)
-        self._engines = _Engines(limiter, stats, wire, transport, hub, submissions, downloads)
+        self._engines = _Engines(
+            limiter, stats, origin, wire, transport, hub, submissions, downloads
+        )
         self._is_owner = True
 
     def __repr__(self) -> str:
@@ -245,8 +250,12 @@ class AsyncEggClient:
         *,
         in_flight: int = 200,
         timeout: float | None = WAIT,
+        journal: str | os.PathLike[str] | None = None,
         save_to: str | os.PathLike[str] | None = None,
         uncertain: Uncertain = "raise",
+        retry_failed: bool = False,
+        key: Callable[[Any], str] | None = None,
+        name: Name | None = None,
     ) -> Batch:
         """Generate many: prompts, mappings or `GenerationRequest`s from any iterable, read lazily.
 
@@ -255,24 +264,61 @@ class AsyncEggClient:
         `async with egg.map(...) as run: async for outcome in run: ...` for outcomes as they finish.
         Failures are values: see `Outcome`. AuthenticationError, InsufficientBalanceError and
         BudgetExceededError stop all submissions: the items not sent yet get that error too.
-        """
+        Files are named by their task's id, or by what *name* makes of an item's index, request and
+        task: a name without suffix, maybe with folders in it, that stays in *save_to*.
 
+        With *journal*, a file's path, it can be killed at any moment: the same call again goes on.
+        Finished items cost no request, submitted ones are collected, missing files are fetched,
+        and only what was never submitted is bought. Items are known by their content (of several
+        alike, each is one), or by what *key* makes of them; a changed item is a new one, and
+        refused under an old key. Failed ones stay failed unless *retry_failed*; where a submission
+        may have been taken, the outcome has SubmissionUncertainError, or *uncertain* says "verify".
+        Entering the batch raises JournalError where the file is no journal of this service, cannot
+        be written, or is in use; `Journal` reads it.
+        """
         checked_timeout(timeout)
         folder = None if save_to is None else _as_folder(save_to)
+
+        def read(item: Any) -> GenerationRequest:
+            return GenerationRequest.of(item, model=self._model)
 
         async def make(request: GenerationRequest, check: Check) -> TaskSnapshot:
             task = await self._submit(request, uncertain, check)
             return await task.result(timeout)
 
-        async def save(task: TaskSnapshot) -> list[Path]:
-            return await self.download(task, folder or "")
+        async def wait(watch: Watch) -> TaskSnapshot:
+            return await self._handle(watch).result(timeout)
 
+        async def save(index: int, request: GenerationRequest, task: TaskSnapshot) -> list[Path]:
+            stem = None if name is None else name(index, request, task)
+            return await self._fetch(task, folder or "", stem=stem)
+
+        resume = None
+        if journal is not None:
+            from ._resume import Resume  # brings the database along
+
+            resume = Resume(
+                journal,
+                origin=self._engines.origin,
+                submissions=self._engines.submissions,
+                patience=self._patience,
+                uncertain=uncertain,
+                retry_failed=retry_failed,
+                folder=folder,
+                key=key,
+                now=wall_clock,
+                read=read,
+                wait=wait,
+                save=save,
+                budget=self._budget,
+            )
         return Batch(
             requests,
             in_flight=in_flight,
-            read=lambda item: GenerationRequest.of(item, model=self._model),
+            read=read,
             make=make,
             save=None if folder is None else save,
+            journal=resume,
         )
 
     def _request(
@@ -367,11 +413,22 @@ class AsyncEggClient:
         but one that an earlier download of the same task left is taken as it is. *max_bytes* bounds
         each file. Raises DownloadError.
         """
-        refresh = None
         if not isinstance(source, (TaskSnapshot, str)):
             raise InvalidRequestError(
                 "source", source, "a TaskSnapshot (what `await task` gives) or a URL"
             )
+        return await self._fetch(source, destination, max_bytes=max_bytes, overwrite=overwrite)
+
+    async def _fetch(
+        self,
+        source: TaskSnapshot | str,
+        destination: str | os.PathLike[str],
+        *,
+        max_bytes: int = MAX_BYTES,
+        overwrite: bool = False,
+        stem: str | None = None,
+    ) -> list[Path]:
+        refresh = None
         if isinstance(source, TaskSnapshot):
             refresh = partial(self._refreshed, source.id)  # where the URLs have expired
         return await self._engines.downloads.save(
@@ -381,6 +438,7 @@ class AsyncEggClient:
             max_bytes=max_bytes,
             overwrite=overwrite,
             refresh=refresh,
+            stem=stem,
         )
 
     async def _refreshed(self, task_id: str) -> TaskSnapshot:

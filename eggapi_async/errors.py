@@ -211,7 +211,6 @@ class SubmissionUncertainError(EggError):
     # What belongs to a live client, and so is missing on a copy.
     _reconcile: Callable[[], Awaitable[tuple[TaskSnapshot, ...]]] | None = None
     _doubt: Any = None  # set and read by whoever submitted
-    _reservation: Any = None
 
     def __init__(
         self,

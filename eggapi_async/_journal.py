@@ -1,0 +1,341 @@
+"""The journal of a batch on disk: which item became which task, and what came of it.
+
+The only sqlite3. Everything here blocks, so the batch calls it on a thread of its own (`_scribe`).
+One process owns a journal: the lock is one of the operating system's, on a file beside it, so that
+it ends with its owner, however that dies. A file that is not ours, or newer than we are, is refused
+before anything is written to it. WAL and a full sync make a commit durable; the file is readable by
+its owner only, since prompts are in it. No network file systems: WAL does not work there, and where
+the system does not say so, nobody can.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import attrs
+
+from ._record import COLUMNS, INTENT, PLANNED, STATES, UNCERTAIN, JournalItem, as_item, as_row
+from ._record import content as content_of
+from .errors import InvalidRequestError, JournalError
+from .models import DEFAULT_MODEL, GenerationRequest
+
+__all__ = ["Journal"]
+
+APPLICATION: Final = 0x45676741
+"""`EggA`, in the file's header: the file is ours."""
+VERSION: Final = 1
+"""Of the tables; a file with a higher one is refused."""
+BUSY: Final = 5.0
+"""Seconds that a read may have to wait for another connection."""
+
+_SCHEMA: Final = (
+    "CREATE TABLE service (origin TEXT NOT NULL)",
+    "CREATE TABLE items (key TEXT PRIMARY KEY NOT NULL, position INTEGER NOT NULL,"
+    " content TEXT NOT NULL, state TEXT NOT NULL, request TEXT NOT NULL, task_id TEXT,"
+    " snapshot TEXT, refusal TEXT, paths TEXT, sent_at TEXT, lost_at TEXT, ended_at TEXT)",
+    "CREATE TABLE tasks (id TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID",
+    f"PRAGMA application_id = {APPLICATION}",
+    f"PRAGMA user_version = {VERSION}",
+)
+_WRITE: Final = (
+    f"INSERT INTO items ({', '.join(COLUMNS)}) VALUES ({', '.join(f':{c}' for c in COLUMNS)})"
+    f" ON CONFLICT (key) DO UPDATE SET {', '.join(f'{c} = :{c}' for c in COLUMNS[1:])}"
+)
+
+
+def checked_path(path: object) -> Path:
+    """*path* if a journal can be there. Raises InvalidRequestError."""
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    is_file = isinstance(text, str) and bool(text.strip()) and "\0" not in text
+    if not is_file or str(text).startswith((":memory:", "file:")) or os.path.isdir(str(text)):
+        raise InvalidRequestError("journal", path, "the path of a file")
+    return Path(os.path.realpath(str(text)))
+
+
+class Database:
+    """A journal that is owned: locked, checked, ready to be written. Blocks."""
+
+    def __init__(self, path: Path, *, origin: str) -> None:
+        self.path = path
+        self._origin = origin
+        self._lock: sqlite3.Connection | None = None
+        self._rows: sqlite3.Connection | None = None
+
+    def open(self) -> list[JournalItem]:
+        """Take possession; what is in doubt. Raises JournalError, and then nothing is held.
+
+        What a dead owner was about to send may have been sent.
+        """
+        with _told(self.path, "cannot be opened"):
+            try:
+                if self.path.exists() and self.path.stat().st_size:
+                    with closing(_connect(self.path, "ro")) as rows:
+                        _check(rows, self.path)
+                self._lock = _locked(self.path)
+                self.connect()
+                return list(self._items("state = ?", UNCERTAIN))
+            except BaseException:
+                self.close()
+                raise
+
+    def connect(self) -> None:
+        """Open the file, in place of a connection that an error has spoilt."""
+        self._disconnect()
+        with suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        self._rows = rows = _connect(self.path, "rw")
+        is_new = _check(rows, self.path)
+        (mode,) = rows.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise JournalError(f"{self.path}: this file system cannot hold a journal (no WAL)")
+        for pragma in ("synchronous = FULL", "fullfsync = 1", "temp_store = MEMORY"):
+            rows.execute(f"PRAGMA {pragma}")
+        rows.execute("CREATE TEMP TABLE seen (content TEXT PRIMARY KEY, number INTEGER)")
+        with self.transaction():
+            self._prepare(rows, is_new)
+
+    def _prepare(self, rows: sqlite3.Connection, is_new: bool) -> None:
+        if is_new:
+            for statement in _SCHEMA:
+                rows.execute(statement)
+            rows.execute("INSERT INTO service VALUES (?)", (self._origin,))
+        (origin,) = rows.execute("SELECT origin FROM service").fetchone()
+        if origin != self._origin:
+            raise JournalError(
+                f"{self.path}: it tells of tasks at {origin}, not at {self._origin};"
+                " use a journal for each service"
+            )
+        rows.execute("UPDATE items SET state = ? WHERE state = ?", (UNCERTAIN, INTENT))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside becomes durable at once, or not at all."""
+        rows = self._open_rows()
+        with _told(self.path, "cannot be written"):
+            rows.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                rows.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # the error itself may have ended it
+                    rows.execute("ROLLBACK")
+                raise
+
+    def write(self, item: JournalItem) -> None:
+        """Write the whole row of *item*, inside a transaction; its task stays known for ever."""
+        folder = self.path.parent
+        paths = tuple(Path(os.path.relpath(path, folder)) for path in item.paths)
+        rows = self._open_rows()
+        rows.execute(_WRITE, as_row(attrs.evolve(item, paths=paths)))
+        if item.task_id is not None:
+            rows.execute("INSERT OR IGNORE INTO tasks VALUES (?)", (item.task_id,))
+
+    def find(self, index: int, key: str | None, request: GenerationRequest) -> JournalItem:
+        """The item as it is recorded, or as a new one, inside a transaction.
+
+        Without a *key* it is known by its content; of several alike each is one of its own, in the
+        order in which they are asked for.
+        """
+        content = content_of(request)
+        if key is None:
+            key = f"{content}/{self._number(content)}"
+        for item in self._items("key = ?", key):
+            if content_of(item.request) != content:
+                raise InvalidRequestError(
+                    "key",
+                    key,
+                    "the request that it stood for before; a changed one needs a new key",
+                )
+            return attrs.evolve(item, index=index)
+        return JournalItem(index=index, key=key, state=PLANNED, request=request)
+
+    def _number(self, content: str) -> int:
+        rows = self._open_rows()
+        rows.execute(
+            "INSERT INTO seen VALUES (?, 1)"
+            " ON CONFLICT (content) DO UPDATE SET number = number + 1",
+            (content,),
+        )
+        found = rows.execute("SELECT number FROM seen WHERE content = ?", (content,))
+        return int(found.fetchone()[0])
+
+    def _items(self, where: str, value: str) -> Iterable[JournalItem]:
+        found = self._open_rows().execute(f"SELECT * FROM items WHERE {where}", (value,))
+        return [_item(self.path, row) for row in found]
+
+    def _open_rows(self) -> sqlite3.Connection:
+        if self._rows is None:
+            raise JournalError(f"{self.path}: it is closed")
+        return self._rows
+
+    def close(self) -> None:
+        """Let go of the file. Safe to repeat."""
+        self._disconnect()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _disconnect(self) -> None:
+        if self._rows is not None:
+            with suppress(sqlite3.Error):  # tidying up; what was committed stays committed
+                self._rows.close()
+            self._rows = None
+
+
+class Journal:
+    """What a batch has recorded, to be read: `with Journal("run.sqlite3") as journal:`.
+
+    Reads whenever you like, also while the batch runs, and changes nothing. It blocks, so in a
+    coroutine call it through a worker thread. Raises JournalError where there is no journal, or
+    one that cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = checked_path(path)
+        if not self._path.exists():
+            raise JournalError(f"{self._path}: there is no journal")
+        with _told(self._path, "cannot be read"):
+            self._rows = _connect(self._path, _reading_mode(self._path))
+            try:
+                self._rows.execute("PRAGMA query_only = 1")
+                self._is_empty = _check(self._rows, self._path)
+            except BaseException:
+                self._rows.close()
+                raise
+
+    def __repr__(self) -> str:
+        return f"<Journal {self._path}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file. Safe to repeat."""
+        self._rows.close()
+
+    def counts(self) -> dict[str, int]:
+        """How many items there are in each state; see `JournalItem.state`."""
+        found = dict(self._read("SELECT state, count(*) FROM items GROUP BY state"))
+        return {state: found.get(state, 0) for state in STATES}
+
+    def progress(
+        self,
+        requests: Iterable[Any],
+        *,
+        model: str = DEFAULT_MODEL,
+        key: Callable[[Any], str] | None = None,
+    ) -> dict[str, int]:
+        """How many of *requests* are in each state; those that were never tried are `planned`.
+
+        *model* and *key* are what `map` gets. Requests that cannot be sent raise
+        InvalidRequestError.
+        """
+        counts = dict.fromkeys(STATES, 0)
+        seen: dict[str, int] = {}
+        for item in requests:
+            request = GenerationRequest.of(item, model=model)
+            content = content_of(request)
+            seen[content] = seen.get(content, 0) + 1
+            name = f"{content}/{seen[content]}" if key is None else key(item)
+            found = list(self._read("SELECT state FROM items WHERE key = ?", name))
+            counts[found[0][0] if found else PLANNED] += 1
+        return counts
+
+    def __iter__(self) -> Iterator[JournalItem]:
+        for row in self._read("SELECT * FROM items ORDER BY position, key"):
+            yield _item(self._path, row)
+
+    def known(self, task_ids: Collection[str]) -> set[str]:
+        """Those of *task_ids* that belong to items of this journal, or once did."""
+        return {
+            task_id
+            for task_id in task_ids
+            if list(self._read("SELECT 1 FROM tasks WHERE id = ?", task_id))
+        }
+
+    def _read(self, query: str, *values: str) -> Iterator[Any]:
+        if self._is_empty:  # made, and not written yet
+            return
+        with _told(self._path, "cannot be read"):
+            yield from self._rows.execute(query, values)
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}",
+        uri=True,
+        timeout=BUSY,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _reading_mode(path: Path) -> str:
+    """How to read *path*. Only who may write leaves nothing lying about afterwards."""
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        return "rw"
+    return "ro" if path.with_name(f"{path.name}-wal").exists() else "ro&immutable=1"
+
+
+def _locked(path: Path) -> sqlite3.Connection:
+    """A connection that keeps everybody else out, in this process too, until it is closed."""
+    lock = sqlite3.connect(
+        f"{path}-lock", timeout=0.0, isolation_level=None, check_same_thread=False
+    )
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as exc:
+        lock.close()
+        if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        raise JournalError(f"{path}: another batch is at work with it") from None
+    return lock
+
+
+def _check(rows: sqlite3.Connection, path: Path) -> bool:
+    """True for a file without anything in it. Raises JournalError for one that is not ours."""
+    application = rows.execute("PRAGMA application_id").fetchone()[0]
+    version = rows.execute("PRAGMA user_version").fetchone()[0]
+    if application == APPLICATION and 1 <= version <= VERSION:
+        return False
+    if application == APPLICATION:
+        raise JournalError(f"{path}: made by a newer eggapi-async (tables of version {version})")
+    tables = rows.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application or version or tables:
+        raise JournalError(f"{path}: a database, but no journal of a batch")
+    return True
+
+
+def _item(path: Path, row: sqlite3.Row) -> JournalItem:
+    try:
+        item = as_item(dict(row))
+    except (ValueError, KeyError, TypeError) as exc:
+        raise JournalError(f"{path}: a row that cannot be read: {exc}") from exc
+    paths = (os.path.normpath(path.parent / file) for file in item.paths)
+    return attrs.evolve(item, paths=tuple(map(Path, paths)))
+
+
+@contextmanager
+def _told(path: Path, problem: str) -> Iterator[None]:
+    """What SQLite and the system say, as JournalError."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as exc:
+        reason = getattr(exc, "strerror", None) or exc
+        raise JournalError(f"{path}: {problem}: {reason}") from exc
