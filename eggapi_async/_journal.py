@@ -232,6 +232,11 @@ class Journal:
         found = dict(self._read("SELECT state, count(*) FROM items GROUP BY state"))
         return {state: found.get(state, 0) for state in STATES}
 
+    def state(self, key: str) -> str | None:
+        """The state of the item with that *key*; None for one that was never tried."""
+        found = list(self._read("SELECT state FROM items WHERE key = ?", key))
+        return str(found[0][0]) if found else None
+
     def progress(
         self,
         requests: Iterable[Any],
@@ -251,8 +256,7 @@ class Journal:
             content = content_of(request)
             seen[content] = seen.get(content, 0) + 1
             name = f"{content}/{seen[content]}" if key is None else key(item)
-            found = list(self._read("SELECT state FROM items WHERE key = ?", name))
-            counts[found[0][0] if found else PLANNED] += 1
+            counts[self.state(name) or PLANNED] += 1
         return counts
 
     def __iter__(self) -> Iterator[JournalItem]:

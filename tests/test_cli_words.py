@@ -152,7 +152,7 @@ EXCEEDED = BudgetExceededError(
 )
 ERRORS: dict[str, tuple[EggError, int, str]] = {
     "no money": (InsufficientBalanceError("no", status_code=403), 5, "top up"),
-    "no budget": (EXCEEDED, 5, "top up"),
+    "no budget": (EXCEEDED, 5, "--max-cost"),
     "a refused key": (AuthenticationError("no", status_code=401), 4, "set EGGAPI_API_KEY"),
     "a suspended account": (PermissionDeniedError("no", status_code=403), 4, "set EGGAPI_API_KEY"),
     "no key": (ConfigurationError("api_key: there is none"), 4, "set EGGAPI_API_KEY"),

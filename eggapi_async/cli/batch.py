@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,43 +11,46 @@ import anyio
 import attrs
 import click
 
+from ..models import GenerationRequest, TaskSnapshot
+from . import past
 from .generate import WAIT
-from .inputs import FORMATS, Source, Unreadable
+from .inputs import FORMATS, Line, Source, Unreadable
+from .kept import Kept
+from .naming import Template
+from .options import Shard, as_dollars, as_shard, as_template, with_folder
+from .pricing import quote
 from .progress import progress
 from .report import Report
 from .running import run
 from .session import PER_SECOND, Session, pass_session, with_emulator, with_json
 
 if TYPE_CHECKING:
-    from .. import AsyncEggClient
+    from .. import AsyncEggClient, Batch
 
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
 
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What a batch is to do, and how hard."""
+    """What a batch is to do, and how hard; *again* is the command that goes on with it."""
 
     source: Source
     folder: Path
     in_flight: int
     timeout: float
-    defaults: dict[str, str]
+    template: Template | None
+    max_cost: Decimal | None
+    retries_failed: bool
+    fails_fast: bool
+    verifies: bool
+    again: str | None
 
 
 @click.command(short_help="Generate an image for every line of a file.")
 @click.argument(
     "file", metavar="FILE|-", type=click.Path(exists=True, dir_okay=False, allow_dash=True)
 )
-@click.option(
-    "-o",
-    "--output",
-    "folder",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=".",
-    help="Where the files go, named by their task's id.  [default: here]",
-)
+@with_folder(help="Where the files go, and the journal.  [default: here]")
 @click.option("--format", type=click.Choice(FORMATS), help="Instead of what the suffix says.")
 @click.option(
     "--prompt-column",
@@ -54,6 +58,32 @@ class Plan:
     default="prompt",
     show_default=True,
     help="The column of a CSV file that holds the prompts.",
+)
+@click.option("--dry-run", is_flag=True, help="Check every line, tell the price; send nothing.")
+@click.option(
+    "--max-cost",
+    metavar="USD",
+    callback=as_dollars,
+    help="What all in DIR may cost, earlier runs included.",
+)
+@click.option("--limit", metavar="N", type=click.IntRange(1), help="Take only the first N.")
+@click.option(
+    "--shard", metavar="I/N", callback=as_shard, help="Take every N-th line, from the I-th on."
+)
+@click.option("--fail-fast", "fails_fast", is_flag=True, help="Begin nothing after a failure.")
+@click.option("--retry-failed", "retries_failed", is_flag=True, help="Try what failed before.")
+@click.option(
+    "--verify",
+    "verifies",
+    is_flag=True,
+    help="Look for lost submissions in the task list, if nothing else uses the key.",
+)
+@click.option(
+    "--name",
+    "template",
+    metavar="TEMPLATE",
+    callback=as_template,
+    help="What files are called: '{index:04d}-{slug}'; also {line}, {id}, {model}.",
 )
 @click.option(
     "-j",
@@ -72,7 +102,6 @@ class Plan:
     show_default=True,
     help="Requests per second.",
 )
-@click.option("--limit", metavar="N", type=click.IntRange(1), help="Take only the first N.")
 @click.option("--model", metavar="NAME", help="For lines that name none.")
 @click.option("--aspect-ratio", metavar="W:H", help="For lines that name none.")
 @click.option("--resolution", metavar="SIZE", help="For lines that name none.")
@@ -95,18 +124,30 @@ def batch(
     format: str | None,
     prompt_column: str,
     limit: int | None,
+    shard: Shard,
+    dry_run: bool,
     folder: Path,
     concurrency: int,
     rate: float,
     timeout: float,
+    template: Template | None,
+    max_cost: Decimal | None,
+    retries_failed: bool,
+    fails_fast: bool,
+    verifies: bool,
     **fields: str | None,
 ) -> None:
     """Generate an image for every line of a file, hundreds at a time, and save them.
 
     \b
-    eggapi batch prompts.txt -o out
+    eggapi batch prompts.txt -o out --dry-run
+    eggapi batch prompts.txt -o out --max-cost 5.00
     eggapi batch jobs.csv --prompt-column title --model nanobanana-pro -o out
     zcat jobs.jsonl.gz | eggapi batch - --format jsonl -o out --json > log.jsonl
+
+    Interrupt it, kill it, and run the same command again: it goes on where it
+    was. What is done costs nothing, what was submitted is collected. The
+    journal is DIR/.eggapi.sqlite3 (with --emulator there is none).
 
     \b
     .txt    a prompt per line; lines that begin with # are comments: skipped,
@@ -114,62 +155,141 @@ def batch(
     .jsonl  {"prompt": "…", "aspect_ratio": "9:16", …} or "a prompt" per line
     .csv    a header, then rows; columns named like a request's fields are used
 
-    Failures are told at the end, and kept in DIR/failed.jsonl, which can be
-    given to this command again: what is not tried then stays in it.
+    Failures are told at the end, and kept in DIR/failed.jsonl: to be mended,
+    and given to this command. What may have been bought though its answer was
+    lost is in DIR/uncertain.jsonl.
     """
-    source = Source.of(file, format=format, prompt_column=prompt_column, limit=limit)
+    source = Source.of(
+        file,
+        format=format,
+        prompt_column=prompt_column,
+        limit=limit,
+        shard=shard,
+        defaults={name: value for name, value in fields.items() if value is not None},
+    )
     plan = Plan(
         source=source,
         folder=folder,
         in_flight=concurrency,
         timeout=timeout,
-        defaults={name: value for name, value in fields.items() if value is not None},
+        template=template,
+        max_cost=max_cost,
+        retries_failed=retries_failed or source.is_at(folder / "failed.jsonl"),
+        fails_fast=fails_fast,
+        verifies=verifies,
+        again=None if session.is_emulated else past.command(),
     )
+    if dry_run:
+        quote(session, source, folder, max_cost=max_cost, retries_failed=plan.retries_failed)
     total = source.total()
-    run(session, lambda egg: _work(egg, session, plan, total), per_second=rate, folder=folder)
+    run(
+        session,
+        lambda egg: _work(egg, session, plan, total),
+        per_second=rate,
+        folder=folder,
+        again=plan.again,
+    )
 
 
 async def _work(egg: AsyncEggClient, session: Session, plan: Plan, total: int | None) -> int:
-    report = Report(
-        session,
-        egg.stats,
-        folder=plan.folder,
-        keeps_failures=True,
-        is_repeated=plan.source.is_at(plan.folder / "failed.jsonl"),
-        source=plan.source.name,
-        total=total,
-    )
-    batch = egg.map(
-        _requests(plan, report),
-        in_flight=plan.in_flight,
-        timeout=plan.timeout,
-        save_to=plan.folder,
-    )
-    try:
-        with progress(session, lambda: report.tally(batch.begun - batch.ended)) as put:
-            async with batch as outcomes:
+    with past.past(None if plan.again is None else plan.folder) as before:
+        lines = None if total is None else plan.source.lines()
+        if words := before.words(lines, retries_failed=plan.retries_failed):
+            session.say(f"going on: {words}")
+        kept = Kept(plan.folder, plan.source.is_at(plan.folder / "failed.jsonl"))
+        report = Report(
+            session,
+            egg.stats,
+            folder=plan.folder,
+            kept=kept,
+            again=plan.again,
+            source=plan.source.name,
+            total=total,
+        )
+        course = _Course(plan, before, report)
+        batch = course.batch(_within(egg, plan, before))
+        try:
+            await _follow(batch, session, report)
+        except anyio.get_cancelled_exc_class():
+            session.say(report.tally(batch.begun - batch.ended).words())
+            raise
+        finally:
+            kept.close()
+        return report.sum_up()
+
+
+def _within(egg: AsyncEggClient, plan: Plan, before: past.Past) -> AsyncEggClient:
+    """The client, with a budget if there is a limit."""
+    from .. import Budget
+
+    if plan.max_cost is None:
+        return egg
+    return egg.with_options(budget=Budget(plan.max_cost, spent=before.spent()))
+
+
+async def _follow(batch: Batch, session: Session, report: Report) -> None:
+    """Take the outcomes as they come, and show how far it is."""
+    async with batch as outcomes:
+        try:
+            with progress(session, lambda: report.tally(batch.begun - batch.ended)) as put:
                 async for outcome in outcomes:
                     report.take(outcome, put)
-    except anyio.get_cancelled_exc_class():
-        session.say(report.tally(batch.begun - batch.ended).words())
-        raise
-    finally:
-        report.close(task.request for task in egg.unfinished)
-    return report.sum_up()
+        except anyio.get_cancelled_exc_class():
+            session.say("stopping: what is being submitted may end (again: leave at once)")
+            raise
 
 
-async def _requests(plan: Plan, report: Report) -> AsyncIterator[Any]:
-    index = 0
-    async for line in plan.source.stream():
-        if report.is_hopeless:  # no money, no key: the rest would only be refused too
-            return
-        report.begin(index, line)
-        index += 1
-        yield _with_defaults(line.item, plan.defaults)
+@attrs.define
+class _Course:
+    """The lines of the input on their way through the library, each under its name."""
 
+    _plan: Plan
+    _before: past.Past
+    _report: Report
+    _keys: dict[int, str] = attrs.field(init=False, factory=dict)
 
-def _with_defaults(item: str | dict[str, Any] | Unreadable, defaults: dict[str, str]) -> Any:
-    if not defaults or isinstance(item, Unreadable):
+    def batch(self, egg: AsyncEggClient) -> Batch:
+        """The batch of all lines."""
+        plan = self._plan
+        return egg.map(
+            self._requests(),
+            in_flight=plan.in_flight,
+            timeout=plan.timeout,
+            save_to=plan.folder,
+            journal=None if plan.again is None else plan.folder / past.NAME,
+            uncertain="verify" if plan.verifies else "raise",
+            retry_failed=plan.retries_failed,
+            key=self._key,
+            name=None if plan.template is None else self._name,
+        )
+
+    async def _requests(self) -> AsyncIterator[Any]:
+        index = 0
+        async for line in self._plan.source.stream():
+            if self._is_over:
+                return
+            self._report.begin(index, line, is_done=self._before.is_done(line))
+            index += 1
+            yield self._item(line)
+
+    @property
+    def _is_over(self) -> bool:
+        """True when no more lines are to be begun."""
+        failed = self._plan.fails_fast and self._report.has_failures
+        return failed or self._report.is_hopeless
+
+    def _item(self, line: Line) -> Any:
+        if isinstance(line.item, Unreadable):
+            return line.item
+        item = dict(line.fields)  # one of its own, since it is known by its identity
+        if line.key is not None and self._plan.again is not None:
+            self._keys[id(item)] = line.key
         return item
-    fields = {"prompt": item} if isinstance(item, str) else item
-    return {**defaults, **{name: value for name, value in fields.items() if value is not None}}
+
+    def _key(self, item: Any) -> str:
+        return self._keys.pop(id(item))
+
+    def _name(self, index: int, request: GenerationRequest, task: TaskSnapshot) -> str:
+        assert self._plan.template is not None, "there is a template"
+        line = self._report.line(index)
+        return self._plan.template.name(line.index, line.number, request, task)

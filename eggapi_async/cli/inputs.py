@@ -12,7 +12,7 @@ import json
 import os
 import queue
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,9 @@ from typing import Any, Final, Literal, TextIO, TypeVar, cast
 import anyio
 import attrs
 import click
+
+from .keys import Keys
+from .options import WHOLE, Shard
 
 T = TypeVar("T")
 Format = Literal["txt", "jsonl", "csv"]
@@ -58,11 +61,24 @@ class Unreadable:
 
 @attrs.frozen
 class Line:
-    """One line of the input: its number from 1, its text, and what it asks for."""
+    """One line of the input: its number from 1, its text, and what it asks for.
+
+    *index* is its place among those that are no comments, from 0; *key* is what the journal knows
+    it by (see `keys`): None where it is no request.
+    """
 
     number: int
     text: str
     item: str | dict[str, Any] | Unreadable
+    index: int = 0
+    key: str | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields that it gives; none where it cannot be read."""
+        if isinstance(self.item, str):
+            return {"prompt": self.item}
+        return {} if isinstance(self.item, Unreadable) else self.item
 
 
 @attrs.frozen(kw_only=True)
@@ -73,18 +89,46 @@ class Source:
     format: Format
     prompt_column: str = "prompt"
     limit: int | None = None
+    shard: Shard = WHOLE
+    defaults: Mapping[str, str] = attrs.field(factory=dict)
 
     @classmethod
-    def of(cls, name: str, *, format: str | None, prompt_column: str, limit: int | None) -> Source:
-        """The source with that *name* (`-`: standard input), in its suffix's format or *format*."""
+    def of(
+        cls,
+        name: str,
+        *,
+        format: str | None = None,
+        prompt_column: str = "prompt",
+        limit: int | None = None,
+        shard: Shard = WHOLE,
+        defaults: Mapping[str, str] | None = None,
+    ) -> Source:
+        """The source with that *name* (`-`: standard input), in its suffix's format or *format*.
+
+        *defaults* are fields for lines that leave them open.
+        """
         path = None if name == "-" else Path(name)
         known = _SUFFIXES.get(path.suffix.lower(), "txt") if path else "txt"
         chosen = cast(Format, format) if format else known
-        return cls(path=path, format=chosen, prompt_column=prompt_column, limit=limit)
+        return cls(path=path, format=chosen, prompt_column=prompt_column, limit=limit, shard=shard)
 
     def lines(self) -> Iterator[Line]:
-        """The lines, read as they are asked for. Raises click.UsageError without the column."""
-        return islice(self._all(), self.limit)
+        """The lines of our shard, the first *limit* of them, read as they are asked for.
+
+        Raises click.UsageError without the column.
+        """
+        ours = (line for line in self._named() if self.shard.takes(line.index))
+        return islice(ours, self.limit)
+
+    def _named(self) -> Iterator[Line]:
+        """All lines, with all that they ask for: one has the same name in every shard."""
+        keys = Keys()
+        for index, line in enumerate(self._all()):
+            whole = attrs.evolve(line, index=index, item=_with_defaults(line.item, self.defaults))
+            if isinstance(whole.item, Unreadable):
+                yield whole
+            else:
+                yield attrs.evolve(whole, key=keys.of(whole.fields, given=line.key))
 
     async def stream(self) -> AsyncIterator[Line]:
         """The lines, where a pipe must not keep others waiting."""
@@ -138,10 +182,24 @@ def _texts(file: TextIO) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def rest(path: Path, *, after: int) -> list[str]:
-    """The lines of a file of text behind number *after*, as they are, without comments."""
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file of text with their numbers, as they are, without comments."""
     with _opened(path) as file:
-        return [text for number, text in _texts(file) if number > after]
+        yield from _texts(file)
+
+
+def kept_key(text: str) -> str | None:
+    """The name that an earlier run has given to a line that it kept."""
+    return _taken_key(_json_item(text))
+
+
+def _with_defaults(
+    item: str | dict[str, Any] | Unreadable, defaults: Mapping[str, str]
+) -> str | dict[str, Any] | Unreadable:
+    if not defaults or isinstance(item, Unreadable):
+        return item
+    fields = {"prompt": item} if isinstance(item, str) else item
+    return {**defaults, **{name: value for name, value in fields.items() if value is not None}}
 
 
 def _txt(file: TextIO, _: str) -> Iterator[Line]:
@@ -151,7 +209,8 @@ def _txt(file: TextIO, _: str) -> Iterator[Line]:
 
 def _jsonl(file: TextIO, _: str) -> Iterator[Line]:
     for number, text in _texts(file):
-        yield Line(number, text, _json_item(text))
+        item = _json_item(text)
+        yield Line(number, text, item, key=_taken_key(item))
 
 
 def _json_item(text: str) -> str | dict[str, Any] | Unreadable:
@@ -159,10 +218,14 @@ def _json_item(text: str) -> str | dict[str, Any] | Unreadable:
         item = json.loads(text)
     except (ValueError, RecursionError) as error:
         return Unreadable(f"not JSON: {error}")
-    if isinstance(item, dict):
-        item.pop("error", None)  # why it failed the last time: see failed.jsonl
-        return item
-    return item if isinstance(item, str) else Unreadable("expected a JSON object or string")
+    return item if isinstance(item, (dict, str)) else Unreadable("expected a JSON object or string")
+
+
+def _taken_key(item: object) -> str | None:
+    """Take out what an earlier run has added: why it failed the last time, and how it is known."""
+    error = item.pop("error", None) if isinstance(item, dict) else None
+    key = error.get("key") if isinstance(error, dict) else None
+    return key if isinstance(key, str) else None
 
 
 def _csv(file: TextIO, prompt_column: str) -> Iterator[Line]:

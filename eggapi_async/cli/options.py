@@ -44,6 +44,10 @@ class Shard:
         return index % self.of == self.number - 1
 
 
+WHOLE = Shard()
+"""All of it."""
+
+
 def as_shard(_: click.Context, __: click.Parameter, text: str | None) -> Shard:
     """`3/8` as a shard."""
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text or "1/1")
