@@ -8,6 +8,7 @@ more is submitted; what is under way is still collected.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -262,10 +263,15 @@ class Resume:
         kept = entry.item.paths
         is_there: bool = await anyio.to_thread.run_sync(are_whole, kept, self._folder)
         if is_there:
-            return kept
+            return [_as_named(path, self._folder) for path in kept]
         paths = await self._save(entry.item.index, entry.item.request, task)
         await entry.keep(paths)
         return paths
+
+
+def _as_named(path: Path, folder: str) -> Path:
+    """*path*, which is in *folder*, by the name that the folder has in this run."""
+    return Path(folder, os.path.relpath(path, os.path.realpath(folder)))
 
 
 async def known(path: Path, task_ids: Collection[str]) -> set[str]:

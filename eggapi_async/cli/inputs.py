@@ -110,7 +110,14 @@ class Source:
         path = None if name == "-" else Path(name)
         known = _SUFFIXES.get(path.suffix.lower(), "txt") if path else "txt"
         chosen = cast(Format, format) if format else known
-        return cls(path=path, format=chosen, prompt_column=prompt_column, limit=limit, shard=shard)
+        return cls(
+            path=path,
+            format=chosen,
+            prompt_column=prompt_column,
+            limit=limit,
+            shard=shard,
+            defaults=defaults or {},
+        )
 
     def lines(self) -> Iterator[Line]:
         """The lines of our shard, the first *limit* of them, read as they are asked for.
