@@ -74,9 +74,7 @@ class Database:
         """
         with _told(self.path, "cannot be opened"):
             try:
-                if self.path.exists() and self.path.stat().st_size:
-                    with closing(_connect(self.path, "ro")) as rows:
-                        _check(rows, self.path)
+                _look_at(self.path)
                 self._lock = _locked(self.path)
                 self.connect()
                 return list(self._items("state = ?", UNCERTAIN))
@@ -86,6 +84,10 @@ class Database:
 
     def connect(self) -> None:
         """Open the file, in place of a connection that an error has spoilt."""
+        with _told(self.path, "cannot be opened"):
+            self._connect()
+
+    def _connect(self) -> None:
         self._disconnect()
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -291,6 +293,15 @@ def _reading_mode(path: Path) -> str:
     if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
         return "rw"
     return "ro" if path.with_name(f"{path.name}-wal").exists() else "ro&immutable=1"
+
+
+def _look_at(path: Path) -> None:
+    """Refuse a file that is not ours before anything appears beside it."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with suppress(sqlite3.OperationalError):  # what a kill left is mended by its next owner only
+        with closing(_connect(path, "ro")) as rows:
+            _check(rows, path)
 
 
 def _locked(path: Path) -> sqlite3.Connection:
