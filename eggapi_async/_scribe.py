@@ -62,8 +62,7 @@ class Scribe:
         try:
             return await _heard(self._thread.submit(self._database.open))
         except BaseException:
-            self._thread.submit(self._database.close)
-            self._thread.shutdown(wait=False)
+            await self.aclose()  # a cancelled opening goes on, and is undone when it has ended
             raise
 
     def note(self, item: JournalItem) -> None:
