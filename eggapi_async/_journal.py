@@ -58,12 +58,32 @@ def checked_path(path: object) -> Path:
     return Path(os.path.realpath(str(text)))
 
 
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection that begins no transactions by itself."""
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}",
+        uri=True,
+        timeout=BUSY,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
 class Database:
     """A journal that is owned: locked, checked, ready to be written. Blocks."""
 
-    def __init__(self, path: Path, *, origin: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        origin: str,
+        connect: Callable[[Path, str], sqlite3.Connection] = connect,
+    ) -> None:
         self.path = path
         self._origin = origin
+        self._connect_to = connect
         self._lock: sqlite3.Connection | None = None
         self._rows: sqlite3.Connection | None = None
 
@@ -74,9 +94,7 @@ class Database:
         """
         with _told(self.path, "cannot be opened"):
             try:
-                if self.path.exists() and self.path.stat().st_size:
-                    with closing(_connect(self.path, "ro")) as rows:
-                        _check(rows, self.path)
+                _look_at(self.path)
                 self._lock = _locked(self.path)
                 self.connect()
                 return list(self._items("state = ?", UNCERTAIN))
@@ -86,10 +104,14 @@ class Database:
 
     def connect(self) -> None:
         """Open the file, in place of a connection that an error has spoilt."""
+        with _told(self.path, "cannot be opened"):
+            self._connect()
+
+    def _connect(self) -> None:
         self._disconnect()
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        self._rows = rows = _connect(self.path, "rw")
+        self._rows = rows = self._connect_to(self.path, "rw")
         is_new = _check(rows, self.path)
         (mode,) = rows.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
@@ -201,7 +223,8 @@ class Journal:
         if not self._path.exists():
             raise JournalError(f"{self._path}: there is no journal")
         with _told(self._path, "cannot be read"):
-            self._rows = _connect(self._path, _reading_mode(self._path))
+            may_write = all(os.access(p, os.W_OK) for p in (self._path, self._path.parent))
+            self._rows = connect(self._path, reading_mode(self._path, may_write=may_write))
             try:
                 self._rows.execute("PRAGMA query_only = 1")
                 self._is_empty = _check(self._rows, self._path)
@@ -278,23 +301,20 @@ class Journal:
             yield from self._rows.execute(query, values)
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"{path.as_uri()}?mode={mode}",
-        uri=True,
-        timeout=BUSY,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    connection.row_factory = sqlite3.Row
-    return connection
-
-
-def _reading_mode(path: Path) -> str:
+def reading_mode(path: Path, *, may_write: bool) -> str:
     """How to read *path*. Only who may write leaves nothing lying about afterwards."""
-    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+    if may_write:
         return "rw"
     return "ro" if path.with_name(f"{path.name}-wal").exists() else "ro&immutable=1"
+
+
+def _look_at(path: Path) -> None:
+    """Refuse a file that is not ours before anything appears beside it."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with suppress(sqlite3.OperationalError):  # what a kill left is mended by its next owner only
+        with closing(connect(path, "ro")) as rows:
+            _check(rows, path)
 
 
 def _locked(path: Path) -> sqlite3.Connection:
@@ -303,6 +323,7 @@ def _locked(path: Path) -> sqlite3.Connection:
         f"{path}-lock", timeout=0.0, isolation_level=None, check_same_thread=False
     )
     try:
+        lock.execute("PRAGMA journal_mode = MEMORY")  # nothing is written: no file for it
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as exc:
         lock.close()

@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from typing import Final, TypeVar
@@ -61,8 +62,7 @@ class Scribe:
         try:
             return await _heard(self._thread.submit(self._database.open))
         except BaseException:
-            self._thread.submit(self._database.close)
-            self._thread.shutdown(wait=False)
+            await self.aclose()  # a cancelled opening goes on, and is undone when it has ended
             raise
 
     def note(self, item: JournalItem) -> None:
@@ -135,6 +135,9 @@ class Scribe:
             self._unwritten.clear()
         except JournalError as error:
             self.failure = error
+        except BaseException as error:
+            self.failure = JournalError(f"{self._database.path}: {error!r}")
+            raise
 
     async def aclose(self) -> None:
         """Write down what is left, and let go of the journal, whoever is cancelled meanwhile."""
@@ -151,14 +154,11 @@ class Scribe:
 
     def _try_again(self) -> None:
         """After an error the file may be writable again; a spoilt connection never is."""
-        jobs, self.failure = self._unwritten, self.failure
-        try:
+        with suppress(JournalError):
             self._database.connect()
             with self._database.transaction():
-                for job in jobs:
+                for job in self._unwritten:
                     job.work()
-        except JournalError:
-            return
 
 
 async def _heard(job: Future[T]) -> T:

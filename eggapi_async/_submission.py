@@ -251,8 +251,10 @@ class Submissions:
         return error
 
     def _forget_doubts_before(self, horizon: datetime) -> None:
-        for doubt in [old for old in self._doubts if old.lost_at + old.slack < horizon]:
-            del self._doubts[doubt]
+        oldest = next(iter(self._doubts))
+        while oldest.lost_at + oldest.slack < horizon:
+            del self._doubts[oldest]
+            oldest = next(iter(self._doubts))
 
     # --- resolving ---------------------------------------------------------------------------
 
