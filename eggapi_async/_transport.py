@@ -174,11 +174,12 @@ class Transport:
         again: bool = False,
         is_poll: bool = False,
     ) -> R:
+        with anyio.CancelScope(deadline=attempt.latest) as waiting:
+            await self._limiter.acquire(poll=is_poll, again=again)
+        if waiting.cancelled_caught and attempt.refusal is not None:
+            raise attempt.refusal
+
         async def work() -> R:
-            with anyio.CancelScope(deadline=attempt.latest) as waiting:
-                await self._limiter.acquire(poll=is_poll, again=again)
-            if waiting.cancelled_caught and attempt.refusal is not None:
-                raise attempt.refusal
             try:
                 # The last moment at which a cancellation is known to cost nothing.
                 await anyio.lowlevel.checkpoint_if_cancelled()

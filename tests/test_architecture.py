@@ -27,6 +27,8 @@ FLOORS: list[set[str]] = [
         "_listing",
         "_pacing",
         "_polling",
+        "_sweeping",
+        "_watched",
         "_signing",
     },
     {"_wire", "_lanes", "_transport", "_apart", "_files", "limiter", "_journal", "redis"},
