@@ -181,7 +181,9 @@ EVIL = [
 @pytest.mark.parametrize("text", EVIL)
 def test_text_stays_text(text: str) -> None:
     """Whatever field it is in, it comes out as it went in, and nothing else comes of it."""
-    fields = dict.fromkeys(("prompt", "model", "resolution", "status", "error", "task_id"), text)
+    fields: dict[str, Any] = dict.fromkeys(
+        ("prompt", "model", "resolution", "status", "error", "task_id"), text
+    )
     page = read(item(**fields), GalleryItem(**fields), title=text)
     plain = read(item(), GalleryItem(error="x"))
     assert {name for name, _ in page.elements} == {name for name, _ in plain.elements}

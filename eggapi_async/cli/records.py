@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import attrs
@@ -20,6 +20,8 @@ from ..gallery.sizes import ENOUGH, ENOUGH_OF_A_JPEG
 
 SHOWN = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".mp4", ".webm"})
 """Suffixes of files that a browser shows."""
+_ABSURD = 10**9
+"""Dollars and seconds from which on a number is a mistake."""
 
 
 @attrs.frozen
@@ -40,7 +42,8 @@ def rows(folder: Path, logs: Iterable[Path] = ()) -> list[GalleryItem]:
 
     Raises OSError where a file cannot be read.
     """
-    records = _latest(_records([*logs, *sorted(folder.glob("*.jsonl"))]))
+    kept = sorted(path for path in folder.glob("*.jsonl") if path.is_file())
+    records = _latest(_records([*logs, *kept]))
     items = [_row(folder, record) for record in sorted(records, key=_place)]
     named = {picture.path for item in items for picture in item.pictures}
     loose = [path for path in _files(folder) if path.name not in named]
@@ -49,9 +52,7 @@ def rows(folder: Path, logs: Iterable[Path] = ()) -> list[GalleryItem]:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SHOWN and not path.name.startswith(".") and path.is_file()
+        path for path in folder.iterdir() if not path.name.startswith(".") and _is_shown(path)
     )
 
 
@@ -144,7 +145,7 @@ def _reason(record: Record) -> str | None:
 
 
 def _missing(names: list[str]) -> str | None:
-    return f"not in the folder any more: {', '.join(names)}" if names else None
+    return f"nothing here to show for {', '.join(names)}" if names else None
 
 
 def _amount(value: object) -> Decimal | None:
@@ -152,12 +153,14 @@ def _amount(value: object) -> Decimal | None:
         amount = Decimal(str(value))
     except InvalidOperation:
         return None
-    return amount if amount.is_finite() else None
+    return amount if amount.is_finite() and abs(amount) < _ABSURD else None
 
 
 def _duration(record: Record) -> float | None:
     seconds = record.fields.get("seconds")
-    return float(seconds) if isinstance(seconds, int | float) else None
+    if not isinstance(seconds, int | float) or not 0 <= seconds < _ABSURD:
+        return None
+    return float(seconds)
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -165,8 +168,13 @@ def _duration(record: Record) -> float | None:
 
 def _found(folder: Path, name: str) -> Path | None:
     """Where a file of a record is now: the folder may have been moved since."""
-    path = folder / Path(name).name
-    return path if path.suffix.lower() in SHOWN and path.is_file() else None
+    parts = [part for part in PurePath(name).parts if part not in ("..", PurePath(name).anchor)]
+    places = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
+    return next((path for path in places if _is_shown(path)), None)
+
+
+def _is_shown(path: Path) -> bool:
+    return path.suffix.lower() in SHOWN and path.is_file()
 
 
 def _picture(folder: Path, path: Path) -> GalleryPicture:
