@@ -274,11 +274,22 @@ def test_no_element_needs_what_the_policy_forbids() -> None:
 
 
 def test_a_page_comes_in_pieces() -> None:
-    """A head, a piece for every card, a tail; together they are the page."""
+    """A head, a piece for every card, a tail and the list's ends; together they are the page."""
     rows = [item(prompt=f"Egg {n}") for n in range(50)]
     pieces = list(chunks(iter(rows), title="Eggs"))
-    assert len(pieces) == 52
+    assert len(pieces) == 54
     assert "".join(pieces) == render(rows, title="Eggs")
+
+
+@pytest.mark.parametrize(
+    ("many", "parts"), [(400, []), (401, ["1 to 200", "201 to 400", "401 to 401"])]
+)
+def test_a_long_page_has_parts(many: int, parts: list[str]) -> None:
+    """Every row is in one of them, in order; a page of an ordinary length is one list."""
+    page = read(*[item(prompt=f"Egg {n}") for n in range(many)])
+    assert page.texts.get("h3.", []) == parts
+    assert page.texts["p.prompt"] == [f"Egg {n}" for n in range(many)]
+    assert len(page.all("ul")) == max(1, len(parts))
 
 
 def test_rows_that_can_be_read_again_are_not_collected() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
 from typing import Final
 
 from .items import GalleryItem, GalleryPicture
@@ -51,7 +50,7 @@ def _picture_card(item: GalleryItem, picture: GalleryPicture, number: int) -> st
 
 
 def _named(item: GalleryItem, picture: GalleryPicture) -> str:
-    name = escaped(PurePosixPath(picture.path).name)
+    name = escaped(picture.name)
     return _folded("prompt", item.prompt) or f'<p class="prompt file"><bdi>{name}</bdi></p>'
 
 
@@ -66,7 +65,7 @@ def _shown(item: GalleryItem, picture: GalleryPicture) -> str:
 
 def _described(item: GalleryItem, picture: GalleryPicture) -> str:
     kind = "Video: " if picture.is_video else ""
-    words = item.prompt or PurePosixPath(picture.path).name
+    words = item.prompt or picture.name
     return kind + (words if len(words) <= ALT else words[:ALT].rstrip() + "…")
 
 

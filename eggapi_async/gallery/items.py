@@ -5,19 +5,17 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 from decimal import Decimal
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 import attrs
 
 from ..errors import InvalidRequestError
 
-VIDEOS: Final = frozenset({".mp4", ".webm"})
+VIDEOS: Final = (".mp4", ".webm")
 
 
 def _check_path(_: object, field: attrs.Attribute[Any], value: str) -> None:
-    parts = PurePosixPath(value).parts
-    is_inside = bool(parts) and parts[0] != "/" and ".." not in parts
+    is_inside = value not in ("", ".") and value[0] != "/" and ".." not in value.split("/")
     if not is_inside or not _is_encodable(value):
         raise InvalidRequestError(field.name, value, "a path inside the gallery's folder")
 
@@ -44,7 +42,12 @@ class GalleryPicture:
     @property
     def is_video(self) -> bool:
         """True for a file that a `<video>` shows."""
-        return PurePosixPath(self.path).suffix.lower() in VIDEOS
+        return self.path.lower().endswith(VIDEOS)
+
+    @property
+    def name(self) -> str:
+        """The file's name, without the folders it is in."""
+        return self.path.rpartition("/")[2]
 
 
 @attrs.frozen(kw_only=True)

@@ -1,6 +1,9 @@
 "use strict";
 (() => {
+  const FEW = 400; // more than that are drawn part by part, or a keystroke would take seconds
   const find = (selector) => document.querySelector(selector);
+  const all = find(".all");
+  const parts = all.querySelectorAll(".part");
   const cards = Array.from(document.querySelectorAll(".card"), (element) => ({
     element,
     link: element.querySelector(".open"),
@@ -27,11 +30,13 @@
       card.element.hidden = !fits;
       count += fits;
     }
-    const all = cards.length.toLocaleString("en");
+    const total = cards.length.toLocaleString("en");
     const is_whole = count === cards.length;
-    find(".shown").value = is_whole ? `${all} shown` : `${count.toLocaleString("en")} of ${all} shown`;
+    find(".shown").value = is_whole ? `${total} shown` : `${count.toLocaleString("en")} of ${total} shown`;
     find(".none").hidden = count > 0;
-    find(".cards").classList.toggle("failures", only);
+    for (const part of parts) part.hidden = !part.querySelector(".card:not([hidden])");
+    all.classList.toggle("filtered", count <= FEW && count < cards.length);
+    all.classList.toggle("failures", only);
   };
   let soon = 0;
   form.addEventListener("input", () => {
@@ -111,7 +116,7 @@
     End: (_, last) => last,
   };
 
-  find(".cards").addEventListener("click", (event) => {
+  all.addEventListener("click", (event) => {
     const link = event.target.closest(".open");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();

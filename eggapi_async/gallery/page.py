@@ -12,12 +12,16 @@ import base64
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from importlib.resources import files
+from itertools import islice
 from typing import Final
 
 from .._version import __version__
 from .cards import cards, shapes
 from .items import GalleryItem, Totals
 from .words import dollars, escaped, seconds
+
+PART: Final = 200
+"""Rows of a part, where there are more than two: a browser draws only the parts in sight."""
 
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
@@ -64,9 +68,25 @@ def chunks(items: Iterable[GalleryItem], *, title: str) -> Iterator[str]:
     """
     rows = items if isinstance(items, Collection) else tuple(items)
     yield _head(title, Totals.of(rows))
+    yield from _parts(rows) if len(rows) > 2 * PART else _listed(rows)
+    yield _TAIL
+
+
+def _parts(rows: Iterable[GalleryItem]) -> Iterator[str]:
+    rest, start = iter(rows), 0
+    while part := tuple(islice(rest, PART)):
+        end = start + len(part)
+        yield f'<section class="part"><h3>{start + 1:,} to {end:,}</h3>\n'
+        yield from _listed(part)
+        yield "</section>\n"
+        start = end
+
+
+def _listed(rows: Iterable[GalleryItem]) -> Iterator[str]:
+    yield '<ul class="cards">\n'
     for item in rows:
         yield from cards(item)
-    yield _TAIL
+    yield "</ul>\n"
 
 
 # --- head and tail -------------------------------------------------------------------------------
@@ -102,7 +122,7 @@ def _head(title: str, totals: Totals) -> str:
 {_only_failures(totals)}<output class="shown" role="status"></output>
 </form>
 <h2 class="unseen">Pictures</h2>
-<ul class="cards">
+<div class="all">
 """
 
 
@@ -133,7 +153,7 @@ def _button(name: str, label: str, drawn: str, more: str = "") -> str:
     return f'<button type="button" name="{name}" aria-label="{label}"{more}>{drawing}</button>'
 
 
-_TAIL = f"""</ul>
+_TAIL = f"""</div>
 <p class="none" hidden>Nothing matches.</p>
 </main>
 <dialog class="view" aria-labelledby="place">
