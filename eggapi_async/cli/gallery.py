@@ -47,7 +47,8 @@ def gallery(
 
     \b
     eggapi gallery out
-    eggapi batch prompts.txt -o out --json > log.jsonl; eggapi gallery out --log log.jsonl
+    eggapi batch prompts.txt -o out --json > log.jsonl
+    eggapi gallery out --log log.jsonl
 
     The page needs no network and no server: open it, or copy the folder and send it. Prompts and
     costs come from the records in DIR; a folder without any shows its pictures by name.
