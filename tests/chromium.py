@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,24 @@ addEventListener("securitypolicyviolation", (event) => window.violations.push(ev
 """
 
 
+@cache
 def executable() -> str | None:
-    """Where Chromium is, if it is anywhere."""
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
+    """Where a Chromium is that runs, if it is anywhere."""
+    found = filter(None, map(shutil.which, NAMES))
+    return next((path for path in found if _runs(path)), None)
+
+
+def _runs(path: str) -> bool:
+    """False for a stub, and for a snap, which may read none of our files."""
+    if "/snap" in os.path.realpath(path):
+        return False
+    try:
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, timeout=PATIENCE, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and b"Chrom" in done.stdout
 
 
 class Browser:
