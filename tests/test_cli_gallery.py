@@ -214,6 +214,15 @@ def test_the_same_item_is_shown_once(folder: Path) -> None:
     ]
 
 
+def test_failures_without_a_task_are_told_apart(folder: Path) -> None:
+    """By their place in the input; what two runs tell of the same place is shown once."""
+    lost = {"type": "SubmissionUncertainError", "message": "Lost."}
+    one, other = (record(id=None, index=n, ok=False, error=lost, paths=[]) for n in (0, 1))
+    keep(folder / "a.jsonl", one, other)
+    keep(folder / "b.jsonl", one)
+    assert [item.error for item in rows(folder)] == ["Lost.", "Lost."]
+
+
 def test_what_was_kept_is_shown_without_a_log(folder: Path) -> None:
     """`failed.jsonl` and `uncertain.jsonl` tell their reasons."""
     lost = {"type": "SubmissionUncertainError", "message": "The answer was lost."}

@@ -85,11 +85,12 @@ def _latest(records: Iterable[Record]) -> Iterable[Record]:
     by_item: dict[object, Record] = {}
     failures: set[tuple[str, str]] = set()
     kept: list[Record] = []
-    for number, record in enumerate(records):
+    for record in records:
         if not record.is_report:
             kept.append(record)
             continue
-        by_item[record.fields.get("id") or number] = record
+        name = record.fields.get("id") or (record.fields.get("index"), *_failure(record))
+        by_item[name] = record
         failures.add(_failure(record))
     return [*by_item.values(), *(record for record in kept if _failure(record) not in failures)]
 
