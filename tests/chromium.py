@@ -38,8 +38,10 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 ON_3_AND_4 = "import os, sys; r, w = map(int, sys.argv[1:3]); os.dup2(r, 3); os.dup2(w, 4)"
-LAUNCH = f"{ON_3_AND_4}; os.execv(sys.argv[3], sys.argv[3:])"
-"""The protocol's pipes are the descriptors 3 and 4, which a parent cannot choose by itself."""
+STAY_NICE = "import ctypes; sys.platform == 'linux' and ctypes.CDLL(None).prctl(24, 23, 0, 0, 0)"
+LAUNCH = f"{ON_3_AND_4}; {STAY_NICE}; os.execv(sys.argv[3], sys.argv[3:])"
+"""The protocol's pipes are the descriptors 3 and 4, which a parent cannot choose by itself. And a
+browser of root's would put itself before everybody else on the machine (CAP_SYS_NICE, dropped)."""
 WATCH = """
 window.violations = [];
 addEventListener("securitypolicyviolation", (event) => window.violations.push(event.blockedURI));
