@@ -138,7 +138,17 @@ _HOMES = {
 }
 """Where each public name lives."""
 _ROOMS = frozenset(
-    {"budget", "client", "emulator", "errors", "limiter", "models", "prices", "testing"}
+    {
+        "budget",
+        "client",
+        "emulator",
+        "errors",
+        "gallery",
+        "limiter",
+        "models",
+        "prices",
+        "testing",
+    }
 )
 
 

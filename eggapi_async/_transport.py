@@ -188,11 +188,12 @@ class Transport:
         again: bool = False,
         is_poll: bool = False,
     ) -> R:
+        with anyio.CancelScope(deadline=attempt.latest) as waiting:
+            await self._limiter.acquire(poll=is_poll, again=again)
+        if waiting.cancelled_caught and attempt.refusal is not None:
+            raise attempt.refusal
+
         async def work() -> R:
-            with anyio.CancelScope(deadline=attempt.latest) as waiting:
-                await self._limiter.acquire(poll=is_poll, again=again)
-            if waiting.cancelled_caught and attempt.refusal is not None:
-                raise attempt.refusal
             try:
                 if intent is not None:
                     await intent.declare()
