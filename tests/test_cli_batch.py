@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from eggapi_async import Journal
 from eggapi_async.cli import eggapi
+from eggapi_async.cli.records import rows
 from eggapi_async.emulator import EggEmulator, Fault
 from tests.emulated import Clock
 from tests.served import served, start
@@ -552,3 +553,53 @@ def test_the_first_signal_hears_what_is_being_submitted(desk: Desk) -> None:
         assert len(desk.emulator.accepted) == desk.posts == 1
         assert desk.batch().exit_code == 0
     assert desk.posts == 2
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+def test_a_batch_ends_with_a_page(desk: Desk) -> None:
+    """--gallery shows what the journal knows, of earlier runs too; each item once."""
+    desk.write("An egg", "A broken hen", "A cock", "A drake")
+    desk.batch("--limit", "2")
+    desk.emulator.fail_next(Fault.html_after(), Fault.refused(403, "INSUFFICIENT_BALANCE"))
+    result = desk.batch("--gallery", "--json")
+    assert result.exit_code == 5
+    assert result.stderr.endswith("gallery: out/index.html\n")
+    (desk.folder / "log.jsonl").write_text(result.stdout)
+    out = desk.folder / "out"
+    shown = rows(out, [desk.folder / "log.jsonl"])
+    assert [(item.prompt, item.status, len(item.pictures)) for item in shown] == [
+        ("An egg", "completed", 1),
+        ("A broken hen", "failed", 0),
+        ("A cock", "uncertain", 0),
+        ("A drake", "failed", 0),
+    ]
+    assert rows(out) == shown[:3]
+    assert "A broken hen" in (out / "index.html").read_text()
+
+
+def test_a_page_of_somebody_else_is_told_before_anything_is_paid(desk: Desk) -> None:
+    """An index.html that is no gallery stays."""
+    desk.write("An egg")
+    (desk.folder / "out").mkdir()
+    (desk.folder / "out" / "index.html").write_text("mine")
+    result = desk.batch("--gallery")
+    assert (result.exit_code, desk.posts) == (1, 0)
+    assert "out/index.html exists already, and is no gallery" in result.stderr
+
+
+def test_a_batch_of_nothing_has_no_page(desk: Desk) -> None:
+    """There is nothing to show."""
+    desk.write()
+    assert desk.batch("--gallery").exit_code == 0
+    assert not desk.has("index.html")
+
+
+def test_a_journal_that_cannot_be_read_is_told_by_the_gallery(desk: Desk) -> None:
+    """The page would leave out what is in it."""
+    (desk.folder / "out").mkdir()
+    (desk.folder / "out" / ".eggapi.sqlite3").write_text("something else" * 100)
+    result = desk.run("gallery", "out")
+    assert result.exit_code == 1
+    assert "file is not a database" in result.stderr

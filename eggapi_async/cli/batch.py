@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import anyio
-import attrs
 import click
 
-from ..models import GenerationRequest, TaskSnapshot
 from . import past
+from .course import Plan, work
 from .generate import WAIT
-from .inputs import FORMATS, Line, Source, Unreadable
-from .kept import Kept
+from .inputs import FORMATS, Source
 from .naming import Template
 from .options import Shard, as_dollars, as_shard, as_template, with_folder
 from .pricing import quote
-from .progress import progress
-from .report import Report
 from .running import run
 from .session import PER_SECOND, Session, pass_session, with_emulator, with_json
 
 if TYPE_CHECKING:
-    from .. import AsyncEggClient, Batch
+    pass
 
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
-
-
-@attrs.frozen(kw_only=True)
-class Plan:
-    """What a batch is to do, and how hard; *again* is the command that goes on with it."""
-
-    source: Source
-    folder: Path
-    in_flight: int
-    timeout: float
-    template: Template | None
-    max_cost: Decimal | None
-    retries_failed: bool
-    fails_fast: bool
-    verifies: bool
-    again: str | None
 
 
 @click.command(short_help="Generate an image for every line of a file.")
@@ -85,6 +63,7 @@ class Plan:
     callback=as_template,
     help="What files are called: '{index:04d}-{slug}'; also {line}, {id}, {model}.",
 )
+@click.option("--gallery", "has_gallery", is_flag=True, help="Write DIR/index.html at the end.")
 @click.option(
     "-j",
     "--concurrency",
@@ -135,13 +114,14 @@ def batch(
     retries_failed: bool,
     fails_fast: bool,
     verifies: bool,
+    has_gallery: bool,
     **fields: str | None,
 ) -> None:
     """Generate an image for every line of a file, hundreds at a time, and save them.
 
     \b
     eggapi batch prompts.txt -o out --dry-run
-    eggapi batch prompts.txt -o out --max-cost 5.00
+    eggapi batch prompts.txt -o out --max-cost 5.00 --gallery
     eggapi batch jobs.csv --prompt-column title --model nanobanana-pro -o out
     zcat jobs.jsonl.gz | eggapi batch - --format jsonl -o out --json > log.jsonl
 
@@ -177,6 +157,7 @@ def batch(
         retries_failed=retries_failed or source.is_at(folder / "failed.jsonl"),
         fails_fast=fails_fast,
         verifies=verifies,
+        has_gallery=has_gallery,
         again=None if session.is_emulated else past.command(),
     )
     if dry_run:
@@ -184,112 +165,8 @@ def batch(
     total = source.total()
     run(
         session,
-        lambda egg: _work(egg, session, plan, total),
+        lambda egg: work(egg, session, plan, total),
         per_second=rate,
         folder=folder,
         again=plan.again,
     )
-
-
-async def _work(egg: AsyncEggClient, session: Session, plan: Plan, total: int | None) -> int:
-    with past.past(None if plan.again is None else plan.folder) as before:
-        lines = None if total is None else plan.source.lines()
-        if words := before.words(lines, retries_failed=plan.retries_failed):
-            session.say(f"going on: {words}")
-        kept = Kept(plan.folder, plan.source.is_at(plan.folder / "failed.jsonl"))
-        report = Report(
-            session,
-            egg.stats,
-            folder=plan.folder,
-            kept=kept,
-            again=plan.again,
-            source=plan.source.name,
-            total=total,
-        )
-        course = _Course(plan, before, report)
-        batch = course.batch(_within(egg, plan, before))
-        try:
-            await _follow(batch, session, report)
-        except anyio.get_cancelled_exc_class():
-            session.say(report.tally(batch.begun - batch.ended).words())
-            raise
-        finally:
-            kept.close()
-        return report.sum_up()
-
-
-def _within(egg: AsyncEggClient, plan: Plan, before: past.Past) -> AsyncEggClient:
-    """The client, with a budget if there is a limit."""
-    from .. import Budget
-
-    if plan.max_cost is None:
-        return egg
-    return egg.with_options(budget=Budget(plan.max_cost, spent=before.spent()))
-
-
-async def _follow(batch: Batch, session: Session, report: Report) -> None:
-    """Take the outcomes as they come, and show how far it is."""
-    async with batch as outcomes:
-        try:
-            with progress(session, lambda: report.tally(batch.begun - batch.ended)) as put:
-                async for outcome in outcomes:
-                    report.take(outcome, put)
-        except anyio.get_cancelled_exc_class():
-            session.say("stopping: what is being submitted may end (again: leave at once)")
-            raise
-
-
-@attrs.define
-class _Course:
-    """The lines of the input on their way through the library, each under its name."""
-
-    _plan: Plan
-    _before: past.Past
-    _report: Report
-    _keys: dict[int, str] = attrs.field(init=False, factory=dict)
-
-    def batch(self, egg: AsyncEggClient) -> Batch:
-        """The batch of all lines."""
-        plan = self._plan
-        return egg.map(
-            self._requests(),
-            in_flight=plan.in_flight,
-            timeout=plan.timeout,
-            save_to=plan.folder,
-            journal=None if plan.again is None else plan.folder / past.NAME,
-            uncertain="verify" if plan.verifies else "raise",
-            retry_failed=plan.retries_failed,
-            key=self._key,
-            name=None if plan.template is None else self._name,
-        )
-
-    async def _requests(self) -> AsyncIterator[Any]:
-        index = 0
-        async for line in self._plan.source.stream():
-            if self._is_over:
-                return
-            self._report.begin(index, line, is_done=self._before.is_done(line))
-            index += 1
-            yield self._item(line)
-
-    @property
-    def _is_over(self) -> bool:
-        """True when no more lines are to be begun."""
-        failed = self._plan.fails_fast and self._report.has_failures
-        return failed or self._report.is_hopeless
-
-    def _item(self, line: Line) -> Any:
-        if isinstance(line.item, Unreadable):
-            return line.item
-        item = dict(line.fields)  # one of its own, since it is known by its identity
-        if line.key is not None and self._plan.again is not None:
-            self._keys[id(item)] = line.key
-        return item
-
-    def _key(self, item: Any) -> str:
-        return self._keys.pop(id(item))
-
-    def _name(self, index: int, request: GenerationRequest, task: TaskSnapshot) -> str:
-        assert self._plan.template is not None, "there is a template"
-        line = self._report.line(index)
-        return self._plan.template.name(line.index, line.number, request, task)

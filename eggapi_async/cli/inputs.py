@@ -10,23 +10,20 @@ import csv
 import io
 import json
 import os
-import queue
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from itertools import islice
 from pathlib import Path
-from threading import Thread
-from typing import Any, Final, Literal, TextIO, TypeVar, cast
+from typing import Any, Final, Literal, TextIO, cast
 
-import anyio
 import attrs
 import click
 
 from .keys import Keys
 from .options import WHOLE, Shard
+from .pipe import from_pipe
 
-T = TypeVar("T")
 Format = Literal["txt", "jsonl", "csv"]
 
 FORMATS: Final = ("txt", "jsonl", "csv")
@@ -47,9 +44,6 @@ _FIELDS: Final = (
     "webhook_url",
 )
 """Columns of a CSV file that are used, beside the one that holds the prompts."""
-_LINES_AHEAD: Final = 100
-_LOOK: Final = 0.02
-"""Seconds between looks at what came from a pipe."""
 
 
 @attrs.frozen
@@ -274,35 +268,3 @@ _READERS: Final[dict[Format, Callable[[TextIO, str], Iterator[Line]]]] = {
     "jsonl": _jsonl,
     "csv": _csv,
 }
-
-
-# --- from a pipe ---------------------------------------------------------------------------------
-
-
-async def from_pipe(lines: Iterator[T]) -> AsyncGenerator[T, None]:
-    """*lines*, read by a thread: a pipe may be silent for long, and nothing else may wait for it.
-
-    The thread is abandoned when nobody wants its lines any more, since no read can be interrupted.
-    """
-    came: queue.Queue[T | BaseException | None] = queue.Queue(_LINES_AHEAD)
-    Thread(target=_read, args=(lines, came), daemon=True).start()
-    while True:
-        try:
-            line = came.get_nowait()
-        except queue.Empty:
-            await anyio.sleep(_LOOK)
-            continue
-        if line is None:
-            return
-        if isinstance(line, BaseException):
-            raise line
-        yield line
-
-
-def _read(lines: Iterator[T], came: queue.Queue[T | BaseException | None]) -> None:
-    try:
-        for line in lines:
-            came.put(line)
-        came.put(None)
-    except Exception as error:  # raised where the lines are wanted
-        came.put(error)

@@ -43,9 +43,13 @@ class Past:
         """True when *line* needs nothing more."""
         return self.state(line) in _DONE
 
+    def items(self) -> Iterator[JournalItem]:
+        """All that is recorded and may have been bought, in input order."""
+        return (item for item in self._journal or () if item.state != "planned")
+
     def spent(self) -> Decimal:
         """US dollars that all before has cost, or may cost: what is open counts with its price."""
-        return sum((_cost(item) for item in self._journal or ()), Decimal(0))
+        return sum((_cost(item) for item in self.items()), Decimal(0))
 
     def words(self, lines: Iterable[Line] | None, *, retries_failed: bool = False) -> str:
         """How far *lines* are (None: all that is recorded); "" for a batch that is new."""

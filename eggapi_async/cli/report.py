@@ -118,7 +118,7 @@ class Report:
 
     def _printed(self, outcome: Outcome, line: Line | None, problem: str) -> list[str]:
         if self._session.is_json:
-            return [json.dumps(_as_json(outcome, line, problem))]
+            return [json.dumps(as_json(outcome, line, problem))]
         if outcome.result is None or outcome.error is not None:
             return []
         return [str(path) for path in outcome.paths] or list(outcome.result.urls)
@@ -235,12 +235,14 @@ def _problem(outcome: Outcome, line: Line | None) -> str:
     return "" if outcome.error is None else told(outcome.error)
 
 
-def _as_json(outcome: Outcome, line: Line | None, problem: str) -> dict[str, Any]:
+def as_json(outcome: Outcome, line: Line | None, problem: str) -> dict[str, Any]:
+    """What `--json` tells of an item."""
     task = outcome.result or getattr(outcome.error, "task", None)
     kind = type(outcome.error).__name__
     return {
         "index": outcome.index,
         "line": line.number if line else None,
+        "key": line.key if line else None,
         "ok": outcome.ok,
         **_task_as_json(task),
         "paths": [str(path) for path in outcome.paths],
