@@ -136,19 +136,18 @@ class Sweeper:
 
     def failed(self, number: int, *, now: float) -> None:
         """A page brought nothing usable."""
-        if self._round is not None:
-            self._round.is_broken = True
-        self._page_done(number, 0, now=now)
+        self._page_done(number, 0, now=now, is_broken=True)
 
     def dropped(self) -> None:
         """A page was abandoned on its way: the whole round proves nothing."""
         self._round = None
 
-    def _page_done(self, number: int, shown: int, *, now: float) -> None:
+    def _page_done(self, number: int, shown: int, *, now: float, is_broken: bool = False) -> None:
         if self._round is not None and number in self._round.out:
             self._round.out.discard(number)
             self._round.found += shown
             self._round.ended_at = now
+            self._round.is_broken |= is_broken
 
     def settle(self, tasks: Collection[Watched], *, now: float) -> None:
         """Close the round, if all its pages have been answered, and see what it was worth."""

@@ -188,10 +188,7 @@ class Transport:
         again: bool = False,
         is_poll: bool = False,
     ) -> R:
-        with anyio.CancelScope(deadline=attempt.latest) as waiting:
-            await self._limiter.acquire(poll=is_poll, again=again)
-        if waiting.cancelled_caught and attempt.refusal is not None:
-            raise attempt.refusal
+        await self._turn(attempt, is_poll=is_poll, again=again)
 
         async def work() -> R:
             try:
@@ -208,6 +205,15 @@ class Transport:
             return POST_GRACE if call.is_billing and attempt.left_at is not None else 0.0
 
         return await apart(work, grace=grace)
+
+    async def _turn(self, attempt: _Attempt, *, is_poll: bool, again: bool) -> None:
+        if attempt.refusal is None:
+            await self._limiter.acquire(poll=is_poll, again=again)
+            return
+        with anyio.CancelScope(deadline=attempt.latest) as waiting:
+            await self._limiter.acquire(poll=is_poll, again=again)
+        if waiting.cancelled_caught:
+            raise attempt.refusal
 
     async def _send(
         self,
