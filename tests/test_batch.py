@@ -343,6 +343,24 @@ async def test_a_folder_may_look_like_a_file(tmp_path: Path) -> None:
 
 
 @on_both
+async def test_files_may_be_named(tmp_path: Path) -> None:
+    """`name` gets the item's place, its request and its task; a bad name is the item's error."""
+
+    def name(index: int, request: GenerationRequest, task: TaskSnapshot) -> str:
+        assert task.is_completed
+        return "../B" if request.prompt == "B" else f"{request.prompt}/{index}"
+
+    _, egg = emulated()
+    async with egg:
+        fine, bad = await egg.map(["A", "B"], save_to=tmp_path / "out", name=name)
+    assert fine.paths == (tmp_path / "out" / "A" / "0.png",)
+    assert isinstance(bad.error, InvalidRequestError)
+    assert bad.error.field == "name"
+    assert bad.result is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@on_both
 async def test_the_clients_model_is_the_default() -> None:
     """Items that name no model get the client's; `uncertain` reaches every submission."""
     skew = time.time() - anyio.current_time()  # lost tasks are found by the wall clock

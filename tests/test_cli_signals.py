@@ -158,6 +158,40 @@ def test_nohup_is_left_alone() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_second_signal_ends_the_process(capfd: pytest.CaptureFixture[str]) -> None:
+    """Whatever is under way then: the code is that of the last one."""
+    left: list[int] = []
+
+    async def work(_: AsyncEggClient) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            await anyio.sleep_forever()
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("nobody sleeps for ever")
+
+    attend(Session(), connect(EggEmulator()), work, leave=left.append)
+    assert left == [143]
+    assert capfd.readouterr().err.startswith("left at once\n")
+
+
+def test_a_command_that_goes_on_is_named_instead_of_ids(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where there is a journal, the same command again is all there is to do."""
+
+    async def work(egg: AsyncEggClient) -> int:
+        await egg.generate("An egg")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        attend(Session(), connect(EggEmulator(speed=0.001)), work, again="eggapi batch x")
+    assert capsys.readouterr().err == (
+        "1 task not finished yet: the service goes on. Nothing is lost; to go on:\n"
+        "  eggapi batch x\n"
+    )
+
+
 def test_an_embedded_emulator_leaves_nothing_to_collect(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

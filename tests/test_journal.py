@@ -410,3 +410,10 @@ def test_it_is_read_where_nothing_can_be_written(
     with closing(connect(path, reading_mode(path, may_write=False))) as rows:
         assert rows.execute("SELECT count(*) FROM items").fetchone()[0] == 1
     assert sorted(path.parent.iterdir()) == before
+
+
+def test_the_state_of_one_item_can_be_asked_for(database: Database, path: Path) -> None:
+    """By its key; None for one that was never tried."""
+    put(database, item(key="a", state="saved"))
+    with Journal(path) as journal:
+        assert (journal.state("a"), journal.state("b")) == ("saved", None)

@@ -22,8 +22,11 @@ from eggapi_async import (
     AsyncEggClient,
     BadRequestError,
     Batch,
+    Budget,
+    BudgetExceededError,
     DownloadError,
     GenerationRequest,
+    InsufficientBalanceError,
     InvalidRequestError,
     Journal,
     JournalError,
@@ -62,9 +65,16 @@ class Studio:
         """Another process's."""
         return connect(self.emulator, **{"limiter": RateLimiter(per_second=None)} | options)
 
-    async def run(self, requests: Any, *, retry: RetryPolicy = RetryPolicy(), **how: Any) -> Any:
+    async def run(
+        self,
+        requests: Any,
+        *,
+        retry: RetryPolicy = RetryPolicy(),
+        budget: Budget | None = None,
+        **how: Any,
+    ) -> Any:
         """The outcomes of the whole batch."""
-        async with self.client(retry=retry) as egg:
+        async with self.client(retry=retry, budget=budget) as egg:
             return await egg.map(requests, **{"journal": self.journal} | how)
 
     async def leave(self, requests: Any, *, after: int, **how: Any) -> None:
@@ -201,6 +211,20 @@ async def test_another_folder_gets_files_of_its_own(tmp_path: Path) -> None:
     assert [outcome.paths[0].parent.name for outcome in outcomes] == ["two", "two"]
     assert all(outcome.paths[0].is_file() for outcome in outcomes)
     assert len(it.emulator.accepted) == 2
+
+
+@on_both
+async def test_paths_have_the_name_that_the_folder_has_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they were given, relative or by a link, whatever they were called before."""
+    it = Studio(tmp_path)
+    [before] = await it.run(eggs(1), save_to=tmp_path / "out")
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("out", "link"):
+        [outcome] = await it.run(eggs(1), save_to=folder)
+        assert outcome.paths == (Path(folder) / before.paths[0].name,)
 
 
 @on_both
@@ -663,3 +687,33 @@ async def test_ten_thousand_finished_items_are_read_lazily(tmp_path: Path) -> No
     assert run.ended == 10_000
     assert most <= 401
     assert it.asked(SUBMIT) == 1
+
+
+# --- money -----------------------------------------------------------------------------------
+
+
+@on_both
+async def test_a_budget_counts_what_this_run_submits(tmp_path: Path) -> None:
+    """Finished items cost nothing again; beyond the budget nothing is recorded as intended."""
+    it = Studio(tmp_path)
+    await it.run(eggs(2))
+    outcomes = await it.run(eggs(8), budget=Budget("0.03"))
+    refused = [outcome.error for outcome in outcomes if not outcome.ok]
+    assert [type(error) for error in refused] == [BudgetExceededError] * 3
+    assert len(it.emulator.accepted) == 5
+    assert +it.states() == {"finished": 5}
+
+
+@on_both
+async def test_a_refusal_of_all_stops_what_has_not_left(tmp_path: Path) -> None:
+    """Intents that were not followed are withdrawn, and the next run submits them."""
+    it = Studio(tmp_path)
+    it.emulator.fail_next(Fault.refused(403, "INSUFFICIENT_BALANCE"))
+    outcomes = await it.run(eggs(60))
+    refused = [outcome for outcome in outcomes if not outcome.ok]
+    assert refused
+    assert all(isinstance(outcome.error, InsufficientBalanceError) for outcome in refused)
+    assert len(it.emulator.accepted) == 60 - len(refused)
+    assert set(+it.states()) <= {"finished", "planned"}
+    assert all(outcome.ok for outcome in await it.run(eggs(60)))
+    assert len(it.emulator.accepted) == 60
