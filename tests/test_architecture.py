@@ -22,6 +22,7 @@ FLOORS: list[set[str]] = [
         "_values",
         "_doubt",
         "_formats",
+        "gallery",
         "_retry",
         "_rhythm",
         "_listing",

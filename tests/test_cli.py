@@ -761,7 +761,8 @@ class _Without:
 @pytest.mark.parametrize(
     "words",
     [[], ["generate"], ["batch"], ["tasks"], ["tasks", "list"], ["tasks", "get"], ["tasks", "wait"],
-     ["tasks", "download"], ["usage"], ["emulator"], ["demo"]],
+     ["tasks", "download"], ["usage"], ["emulator"], ["demo"],
+     ["gallery"]],
     ids=" ".join,
 )  # fmt: skip
 def test_help_begins_with_examples(words: list[str]) -> None:
