@@ -127,7 +127,7 @@ _HOMES = {
     "UsageSummary": "models",
 }
 """Where each public name lives."""
-_ROOMS = frozenset({"client", "emulator", "errors", "limiter", "models", "testing"})
+_ROOMS = frozenset({"client", "emulator", "errors", "gallery", "limiter", "models", "testing"})
 
 
 def __getattr__(name: str) -> object:

@@ -175,7 +175,12 @@ class Hub:
             self._watchlist.remove(watch.task_id)
             self._note_end(watch, task)
         for waiter in watch.waiting:
-            waiter.wake()
+            self._wake(waiter)
+
+    def _wake(self, waiter: Waiter) -> None:
+        waiter.wake()
+        if waiter is self._leader:  # who leads sleeps for all
+            self._news.set()
 
     def _note_end(self, watch: Watch, task: TaskSnapshot) -> None:
         if watch.request is None:  # not submitted here, and may be looked up any number of times
@@ -224,8 +229,12 @@ class Hub:
             known=watch.known,
             rhythm=partial(self._rhythm, watch),
         )
-        if min(watch.known.due, watch.known.ripe_at) < self._sleeps_until:
-            self._news.set()  # the leader would oversleep it
+        self._plan_by(watch.task_id)
+
+    def _plan_by(self, task_id: str) -> None:
+        """Wake the leader, if it would oversleep what *task_id* makes necessary."""
+        if self._watchlist.due_of(task_id, anyio.current_time()) < self._sleeps_until:
+            self._news.set()
 
     def _rhythm(self, watch: Watch) -> Rhythm:
         request = watch.request if self._policy.learn else None
@@ -297,6 +306,12 @@ class Hub:
         finally:
             if not is_answered:
                 self._watchlist.dropped(ask)
+            self._plan_after(ask)
+
+    def _plan_after(self, ask: Ask) -> None:
+        if isinstance(ask, Peek):
+            self._plan_by(ask.task_id)
+        elif not self._watchlist.is_reading:
             self._news.set()
 
     async def _peek(self, ask: Peek) -> None:
@@ -321,8 +336,7 @@ class Hub:
         for watch in watches:
             for waiter in watch.waiting:
                 waiter.error = copy(error)  # each has a traceback of its own
-                waiter.wake()
-        self._news.set()
+                self._wake(waiter)
 
     def _is_hopeless(self, watch: Watch, error: EggError) -> bool:
         if not isinstance(error, NotFoundError):

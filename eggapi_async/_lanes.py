@@ -1,17 +1,17 @@
-"""The pool: connections as "lanes", httpx transports of one connection each.
+"""The pool: an httpx transport of "lanes", each one connection of httpx's own engine, httpcore.
 
-httpcore's own pool costs time that grows with connections times requests, and loses connections
-when requests are cancelled in its queue. Here nothing ever queues: whoever sends holds the
-limiter's turn, takes an idle lane or makes one, and gives it back. A lane whose request was
-cancelled or failed is thrown away.
+httpcore's pool costs time that grows with connections times requests, and loses connections when
+requests are cancelled in its queue. Here nothing ever queues: whoever sends holds the limiter's
+turn, takes an idle lane or makes one, and gives it back. A lane whose request was cancelled or
+failed is thrown away.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Final
 from urllib.request import getproxies, proxy_bypass
@@ -19,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import anyio
 import anyio.to_thread
 import attrs
+import httpcore
 import httpx
 
 from .errors import ConfigurationError
@@ -50,11 +51,91 @@ def _kind_of(request: httpx.Request) -> _Kind:
     return f"{url.scheme}://{url.netloc.decode('ascii')}", request.method == "POST"
 
 
+class _Connection(httpx.AsyncBaseTransport):
+    """One connection to one origin; even a pool of one would cost more than the request itself."""
+
+    def __init__(self, url: httpx.URL, verify: ssl.SSLContext, keepalive: float) -> None:
+        origin = httpcore.Origin(url.raw_scheme, url.raw_host, _port(url))
+        self._inner = httpcore.AsyncHTTPConnection(origin, verify, keepalive)
+
+    @property
+    def is_alive(self) -> bool:
+        """False when the service has hung up, or its last answer said that it would."""
+        return self._inner.is_available() and not self._inner.has_expired()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        target = httpcore.URL(
+            scheme=url.raw_scheme, host=url.raw_host, port=_port(url), target=url.raw_path
+        )
+        with _translated():
+            response = await self._inner.handle_async_request(
+                httpcore.Request(
+                    request.method,
+                    target,
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
+            )
+        return httpx.Response(
+            response.status,
+            headers=response.headers,
+            stream=_Body(response.stream),
+            extensions=response.extensions,
+        )
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _translated():
+            async for chunk in self._inner:
+                yield chunk
+
+    async def aclose(self) -> None:
+        with _translated():
+            await self._inner.aclose()
+
+
+def _port(url: httpx.URL) -> int:
+    return url.port or {"http": 80, "https": 443}[url.scheme]
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """httpcore's exceptions as those of httpx, which have the same names."""
+    try:
+        yield
+    except _CORE_ERRORS as exc:
+        raise getattr(httpx, type(exc).__name__, httpx.TransportError)(str(exc)) from exc
+
+
+_CORE_ERRORS = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+    httpcore.ConnectionNotAvailable,
+)
+
+
 @attrs.define(eq=False)
 class _Lane:
     transport: httpx.AsyncBaseTransport
     kind: _Kind
     idle_since: float = 0.0
+
+    @property
+    def is_alive(self) -> bool:
+        """False when its connection is known to be of no more use."""
+        return not isinstance(self.transport, _Connection) or self.transport.is_alive
 
 
 class Lanes(httpx.AsyncBaseTransport):
@@ -78,13 +159,15 @@ class Lanes(httpx.AsyncBaseTransport):
 
     async def _check_out(self, request: httpx.Request) -> _Lane:
         kind = _kind_of(request)
-        if idle := self._idle.get(kind):
-            return idle.pop()
+        while idle := self._idle.get(kind):
+            if (lane := idle.pop()).is_alive:
+                return lane
+            await _drop(lane)
         if request.url.scheme == "https":
             verify = await _trust()
         else:
             verify = _no_tls()
-        return _Lane(_one_connection(request, verify), kind)
+        return _Lane(_transport(request.url, verify, _keepalive(kind)), kind)
 
     async def _check_in(self, lane: _Lane) -> None:
         if self._is_closed:
@@ -117,15 +200,18 @@ def _keepalive(kind: _Kind) -> float:
     return POST_KEEPALIVE if kind[1] else KEEPALIVE
 
 
-def _one_connection(request: httpx.Request, verify: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
-    kept = _keepalive(_kind_of(request))
-    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=kept)
-    address = _proxy(request.url)
+def _transport(
+    url: httpx.URL, verify: ssl.SSLContext, keepalive: float
+) -> httpx.AsyncBaseTransport:
+    address = _proxy(url)
+    if address is None:
+        return _Connection(url, verify, keepalive)
+    limits = httpx.Limits(
+        max_connections=1, max_keepalive_connections=1, keepalive_expiry=keepalive
+    )
     try:
         return httpx.AsyncHTTPTransport(verify=verify, proxy=address, limits=limits)
     except (ImportError, ValueError, httpx.InvalidURL) as exc:
-        if address is None:
-            raise
         # Not the address itself, nor what quotes it: a password may be in it.
         scheme = address.partition(":")[0]
         reason = "needs the package socksio" if isinstance(exc, ImportError) else "is not usable"

@@ -188,11 +188,9 @@ class Transport:
         again: bool = False,
         is_poll: bool = False,
     ) -> R:
+        await self._turn(attempt, is_poll=is_poll, again=again)
+
         async def work() -> R:
-            with anyio.CancelScope(deadline=attempt.latest) as waiting:
-                await self._limiter.acquire(poll=is_poll, again=again)
-            if waiting.cancelled_caught and attempt.refusal is not None:
-                raise attempt.refusal
             try:
                 if intent is not None:
                     await intent.declare()
@@ -207,6 +205,15 @@ class Transport:
             return POST_GRACE if call.is_billing and attempt.left_at is not None else 0.0
 
         return await apart(work, grace=grace)
+
+    async def _turn(self, attempt: _Attempt, *, is_poll: bool, again: bool) -> None:
+        if attempt.refusal is None:
+            await self._limiter.acquire(poll=is_poll, again=again)
+            return
+        with anyio.CancelScope(deadline=attempt.latest) as waiting:
+            await self._limiter.acquire(poll=is_poll, again=again)
+        if waiting.cancelled_caught:
+            raise attempt.refusal
 
     async def _send(
         self,

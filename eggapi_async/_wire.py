@@ -14,6 +14,7 @@ import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, NoReturn
 
@@ -134,14 +135,13 @@ class Wire:
         Raises ConnectionFailedError, whose `was_sent` is False only where that is proved.
         """
         trace = Trace()
-        extensions: dict[str, Any] = {"timeout": _timeouts(timeout)}
+        extensions: dict[str, Any] = {"timeout": self._timeouts(timeout)}
         if method == "POST":
             extensions["trace"] = trace
         with _mapped(trace):
             request = self._request(
                 method,
-                url,
-                params=params or None,
+                _url(url, **params),
                 content=body,
                 headers=_API_HEADERS if body is None else _API_HEADERS_WITH_BODY,
                 extensions=extensions,
@@ -166,7 +166,7 @@ class Wire:
                 "GET",
                 url,
                 headers={**_DOWNLOAD_HEADERS, **headers},
-                extensions={"timeout": _timeouts(STALLED)},
+                extensions={"timeout": _each_phase(STALLED)},
             )
             response = await self._send(request, None)
         try:
@@ -174,7 +174,12 @@ class Wire:
         finally:
             await response.aclose()
 
-    def _request(self, method: str, url: str, **parts: Any) -> httpx.Request:
+    def _timeouts(self, seconds: float) -> dict[str, float | None]:
+        """On lanes of our own nothing but connecting needs a timer beside that of the whole."""
+        phases = _each_phase(seconds)
+        return phases if self._callers is not None else {**phases, "read": None, "write": None}
+
+    def _request(self, method: str, url: str | httpx.URL, **parts: Any) -> httpx.Request:
         if self._callers is not None:  # whose own headers go along
             return self._callers.build_request(method, url, **parts)
         return httpx.Request(method, url, **parts)
@@ -227,8 +232,14 @@ def in_process(app: Any) -> HTTPClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), cookies=_no_cookies())
 
 
-def _timeouts(seconds: float) -> dict[str, float | None]:
-    """Of each phase; nothing ever waits for the pool."""
+@lru_cache(maxsize=64)
+def _url(url: str, **params: int) -> httpx.URL:
+    """Parsed once: most requests go to a few addresses."""
+    return httpx.URL(url, params=params) if params else httpx.URL(url)
+
+
+def _each_phase(seconds: float) -> dict[str, float | None]:
+    """Time-outs of each phase; nothing ever waits for the pool."""
     connect = min(CONNECT_TIMEOUT, seconds)
     return {"connect": connect, "read": seconds, "write": seconds, "pool": None}
 

@@ -69,8 +69,7 @@ class RateLimiter:
         try:
             while (wait := self._wait(line, rivals, ticket, poll=poll)) > 0:
                 line[ticket] = anyio.Event()
-                with anyio.move_on_after(None if wait == float("inf") else wait):
-                    await line[ticket].wait()
+                await _wait_for(line[ticket], wait)
             self._pacer.take(anyio.current_time(), poll=poll)
             self._busy += 1
         finally:
@@ -101,6 +100,14 @@ class RateLimiter:
     def answered(self, *, sent_at: float) -> None:
         """A request sent at *sent_at* was not refused."""
         self._pacer.answered(anyio.current_time(), sent_at=sent_at)
+
+
+async def _wait_for(event: anyio.Event, seconds: float) -> None:
+    if seconds == float("inf"):  # the most frequent case does without a scope of its own
+        await event.wait()
+        return
+    with anyio.move_on_after(seconds):
+        await event.wait()
 
 
 _Line = OrderedDict[object, anyio.Event]

@@ -192,7 +192,7 @@ def test_an_interrupted_batch_keeps_its_failures(
         env = {"EGGAPI_BASE_URL": url, "EGGAPI_API_KEY": "a-key", "NO_PROXY": "*"}
         result = CliRunner().invoke(eggapi, ["batch", "in.jsonl"], env=env)
     assert result.exit_code == 130
-    assert result.stderr.startswith("0 of 2 done · 1 failed · 1 running · $0.00 · 0:00")
+    assert result.stderr.startswith("0 of 2 done · 1 failed · 1 running · $0.00 · ")
     assert (tmp_path / "failed.jsonl").read_text() == "7\n"
 
 

@@ -18,7 +18,16 @@ import httpx
 import pytest
 
 from eggapi_async import ConfigurationError, ConnectionFailedError
-from eggapi_async._lanes import POST_KEEPALIVE, Lanes, _Lane, _one_connection, _proxy, _tls
+from eggapi_async._lanes import (
+    POST_KEEPALIVE,
+    Lanes,
+    _keepalive,
+    _kind_of,
+    _Lane,
+    _proxy,
+    _tls,
+    _transport,
+)
 from eggapi_async._protocol import Answer
 from eggapi_async._wire import MAX_BODY, ApiKey, Trace, Wire, _mapped, in_process
 from eggapi_async.emulator import EggEmulator
@@ -401,7 +410,7 @@ async def test_a_lane_in_use_is_closed_when_it_comes_back_after_the_end() -> Non
 async def test_a_lane_leads_to_one_origin() -> None:
     """Another host may need another proxy, and would cost the connection."""
     lanes = Lanes()
-    lane = await lanes._check_out(GET)
+    lane = _Lane(Slow(), KIND)
     await lanes._check_in(lane)
     elsewhere = await lanes._check_out(httpx.Request("GET", "http://127.0.0.1:2/"))
     assert elsewhere is not lane
@@ -411,10 +420,8 @@ async def test_a_lane_leads_to_one_origin() -> None:
 
 def test_posts_are_kept_alive_for_a_second_at_most() -> None:
     """A kept connection that the service has closed is the commonest cause of doubt."""
-    lane: Any = _one_connection(POST, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-    assert lane._pool._keepalive_expiry <= POST_KEEPALIVE <= 1.0
-    poll: Any = _one_connection(GET, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-    assert poll._pool._keepalive_expiry > 5.0
+    assert _keepalive(_kind_of(POST)) <= POST_KEEPALIVE <= 1.0
+    assert _keepalive(_kind_of(GET)) > 5.0
 
 
 @pytest.mark.real_time
@@ -533,22 +540,9 @@ def test_a_proxy_that_cannot_be_used_is_a_matter_of_configuration(
     """The error says what is wrong, without the password that is in the address."""
     monkeypatch.setenv("ALL_PROXY", address)
     with pytest.raises(ConfigurationError) as caught:
-        _one_connection(httpx.Request("GET", URL), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        _transport(httpx.URL(URL), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), 1.0)
     assert reason in str(caught.value)
     assert "secret" not in str(caught.value)
-
-
-@pytest.mark.usefixtures("no_proxies")
-def test_a_failure_without_a_proxy_is_not_blamed_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What else may fail is raised as it is."""
-    broken: Any = "no context"
-
-    def refuse(*_: object, **__: object) -> None:
-        raise ValueError("no context")
-
-    monkeypatch.setattr(httpx, "AsyncHTTPTransport", refuse)
-    with pytest.raises(ValueError, match="no context"):
-        _one_connection(httpx.Request("GET", URL), broken)
 
 
 # --- streams, and life -----------------------------------------------------------------------

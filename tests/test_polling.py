@@ -14,6 +14,7 @@ import pytest
 
 from eggapi_async import ConfigurationError, Page, PollPolicy, TaskSnapshot
 from eggapi_async._polling import PEEKS_AT_ONCE, QUIET_MAX, TRUST, Peek, Sweep, Watchlist
+from eggapi_async._sweeping import EAGER
 
 Entry = dict[str, Any]
 
@@ -403,6 +404,79 @@ def test_a_list_that_fails_leaves_its_tasks_to_peeks() -> None:
                 watchlist.seen(TaskSnapshot(id=ask.task_id, status="pending"), now=now)
 
     assert 2 <= len(sweeps) <= 8
+
+
+def test_pages_that_a_limit_refused_prove_nothing_about_the_list() -> None:
+    """Two refusals in a row neither turn the supposed order of a long list nor end the sweeps."""
+    watchlist = watching("a", "b")
+    now = 3.0
+    assert watchlist.plan(now) == [Sweep(1)]
+    watchlist.seen_page(1, page(entry("a"), entry("b"), total=500), now=now)
+    for _ in range(2):
+        now = watchlist.next_due(now)
+        assert watchlist.plan(now) == [Sweep(1)]
+        watchlist.failed(Sweep(1), now=now)
+
+    now = watchlist.next_due(now)
+    assert watchlist.plan(now) == [Sweep(1)]
+    assert [item["id"] for item in watchlist.seen_page(1, page(done("a")), now=now)] == ["a"]
+
+
+def test_a_page_is_read_the_more_often_the_more_open_tasks_are_on_it() -> None:
+    """A hundred new tasks are looked at every half second, three stragglers less often."""
+    watchlist = watching(*(f"new {n}" for n in range(100)), now=20.0, since=16.0)
+    for n in range(3):
+        watchlist.add(f"old {n}", now=20.0, since=0.0)
+    newest = page(*(entry(f"new {n}") for n in range(100)), total=200)
+    oldest = page(*(entry(f"old {n}") for n in range(3)), number=2, total=200)
+    read: dict[int, list[float]] = {1: [], 2: []}
+    now = 20.0
+    while now < 25:
+        for ask in watchlist.plan(now):
+            assert isinstance(ask, Sweep)
+            read[ask.page].append(now)
+            watchlist.seen_page(ask.page, {1: newest, 2: oldest}[ask.page], now=now)
+        now = watchlist.next_due(now)
+
+    assert {later - sooner for sooner, later in pairwise(read[1])} == {0.5}
+    assert min(later - sooner for sooner, later in pairwise(read[2])) > 1.0
+
+
+def test_the_last_few_tasks_of_many_are_looked_at_often() -> None:
+    """A batch waits for them alone, and the sweeps have spared more looks than those need."""
+    ids = [f"{n}" for n in range(50)]
+    watchlist = watching(*ids)
+    now = 3.0
+    watchlist.plan(now)
+    watchlist.seen_page(1, page(*map(done, ids[:-1]), entry(ids[-1])), now=now)
+    for task_id in ids[:-1]:
+        watchlist.remove(task_id)
+    looks = []
+    while now < 20:
+        now = watchlist.next_due(now)
+        for ask in watchlist.plan(now):
+            looks.append(now)
+            watchlist.seen(TaskSnapshot(id=ids[-1], status="pending"), now=now)
+            assert ask == Peek(ids[-1])
+
+    assert {round(later - sooner, 6) for sooner, later in pairwise(looks)} == {EAGER}
+
+
+def test_what_the_sweeps_spared_is_spent_once() -> None:
+    """Then the last tasks are looked at as the service advises again."""
+    watchlist = watching("a", "b")
+    watchlist.plan(3.0)
+    watchlist.seen_page(1, page(done("a"), entry("b")), now=3.0)
+    watchlist.remove("a")
+    looks = []
+    now = 3.0
+    while now < 40:
+        now = watchlist.next_due(now)
+        for _ in watchlist.plan(now):
+            looks.append(now)
+            watchlist.seen(TaskSnapshot(id="b", status="pending"), now=now)
+
+    assert {later - sooner for sooner, later in pairwise(looks)} == {5.0}
 
 
 # --- whole batches -----------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from ..errors import SubmissionUncertainError
 from .batch import batch
 from .demo import demo
 from .emulator import emulator
+from .gallery import gallery
 from .generate import generate
 from .session import Session, with_emulator, with_json
 from .tasks import tasks
@@ -99,7 +100,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not is_told or "cancelled before" in text
 
 
-for command in (batch, demo, emulator, generate, tasks, usage):
+for command in (batch, demo, emulator, gallery, generate, tasks, usage):
     eggapi.add_command(command)
 
 

@@ -262,7 +262,24 @@ def _as_json(outcome: Outcome, line: Line | None, problem: str) -> dict[str, Any
         "paths": [str(path) for path in outcome.paths],
         "error": None if outcome.ok else {"type": kind, "message": problem},
         "prompt": _prompt(outcome.request, line),
+        **_request_as_json(outcome.request),
+        "seconds": _seconds(task),
     }
+
+
+def _request_as_json(request: GenerationRequest | None) -> dict[str, Any]:
+    return {
+        "model": request.model if request else None,
+        "aspect_ratio": request.aspect_ratio if request else None,
+        "resolution": request.resolution if request else None,
+    }
+
+
+def _seconds(task: TaskSnapshot | None) -> float | None:
+    """How long the service took, by its own clock."""
+    if task is None or task.created_at is None or task.completed_at is None:
+        return None
+    return round((task.completed_at - task.created_at).total_seconds(), 1)
 
 
 def _task_as_json(task: TaskSnapshot | None) -> dict[str, Any]:
