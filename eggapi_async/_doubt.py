@@ -61,20 +61,28 @@ class Doubt:
 
 @attrs.frozen
 class Window:
-    """The time in which a lost task must have been created, by the service's clock."""
+    """The time in which a lost task must have been created, by the service's clock.
+
+    It is wider by *slack* at both ends than it would be if the clocks could be trusted.
+    """
 
     start: datetime
     end: datetime
+    slack: timedelta = timedelta(0)
 
 
-def window(doubt: Doubt, *, here: datetime, there: datetime) -> Window:
+def window(doubt: Doubt, *, here: datetime, there: datetime | None) -> Window:
     """The doubt's time by the service's clock, given one moment by both (*here* and *there*).
 
-    Only the time that has passed here is used, so that a clock which is hours off cannot hurt.
+    Only the time that has passed here is used, so that a clock which is hours off cannot hurt;
+    where the service tells no time, ours may be hours off.
     """
+    slack = max(doubt.slack, timedelta(0) if there else SLACK)
+    now = there or here
     return Window(
-        there - (here - doubt.sent_at) - BEFORE - doubt.slack,
-        there - (here - doubt.lost_at) + AFTER + doubt.slack,
+        now - (here - doubt.sent_at) - BEFORE - slack,
+        now - (here - doubt.lost_at) + AFTER + slack,
+        slack,
     )
 
 
@@ -90,12 +98,12 @@ def candidates(
     return tuple(found.values())
 
 
-def is_sure(doubt: Doubt, task: TaskSnapshot, when: Window) -> bool:
-    """True for a *task* that is of the doubt's very time, without the slack in *when*."""
-    if not doubt.slack:
+def is_sure(task: TaskSnapshot, when: Window) -> bool:
+    """True for a *task* of the very time, not only of the slack."""
+    if not when.slack:
         return True
     made = task.created_at
-    return made is not None and when.start + doubt.slack <= made <= when.end - doubt.slack
+    return made is not None and when.start + when.slack <= made <= when.end - when.slack
 
 
 def _sent(request: GenerationRequest, name: str) -> Any:

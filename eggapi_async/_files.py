@@ -126,11 +126,11 @@ def _is_whole(path: Path) -> bool:
 def are_whole(paths: Iterable[Path], folder: str) -> bool:
     """True when there are *paths*, and all are outputs in *folder*, there and whole."""
     there, files = Path(folder).resolve(), list(paths)
-    try:
-        are_there = all(path.resolve().is_relative_to(there) for path in files)
-        return bool(files) and are_there and all(map(_is_whole, files))
-    except OSError:
-        return False
+    are_whole = False
+    with suppress(OSError):  # gone while we look
+        is_here = all(path.resolve().is_relative_to(there) for path in files)
+        are_whole = bool(files) and is_here and all(map(_is_whole, files))
+    return are_whole
 
 
 class Part:

@@ -97,7 +97,7 @@ class Database:
                 _look_at(self.path)
                 self._lock = _locked(self.path)
                 self.connect()
-                return list(self._items("state = ?", UNCERTAIN))
+                return [_item(self.path, row) for row in self._found("state = ?", UNCERTAIN)]
             except BaseException:
                 self.close()
                 raise
@@ -167,14 +167,14 @@ class Database:
         content = content_of(request)
         if key is None:
             key = f"{content}/{self._number(content)}"
-        for item in self._items("key = ?", key):
-            if content_of(item.request) != content:
+        for row in self._found("key = ?", key):
+            if row["content"] != content:
                 raise InvalidRequestError(
                     "key",
                     key,
                     "the request that it stood for before; a changed one needs a new key",
                 )
-            return attrs.evolve(item, index=index)
+            return attrs.evolve(_item(self.path, row), index=index)
         return JournalItem(index=index, key=key, state=PLANNED, request=request)
 
     def _number(self, content: str) -> int:
@@ -187,9 +187,9 @@ class Database:
         found = rows.execute("SELECT number FROM seen WHERE content = ?", (content,))
         return int(found.fetchone()[0])
 
-    def _items(self, where: str, value: str) -> Iterable[JournalItem]:
+    def _found(self, where: str, value: str) -> list[sqlite3.Row]:
         found = self._open_rows().execute(f"SELECT * FROM items WHERE {where}", (value,))
-        return [_item(self.path, row) for row in found]
+        return found.fetchall()
 
     def _open_rows(self) -> sqlite3.Connection:
         if self._rows is None:
@@ -325,11 +325,11 @@ def _locked(path: Path) -> sqlite3.Connection:
     try:
         lock.execute("PRAGMA journal_mode = MEMORY")  # nothing is written: no file for it
         lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as exc:
+    except sqlite3.Error as exc:
         lock.close()
-        if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-            raise
-        raise JournalError(f"{path}: another batch is at work with it") from None
+        is_taken = exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+        problem = "another batch is at work with it" if is_taken else f"cannot be locked: {exc}"
+        raise JournalError(f"{path}: {problem}") from exc
     return lock
 
 

@@ -311,7 +311,7 @@ class Submissions:
             known = await self._recorded([task.id for task in found])
             tasks = [task for task in found if task.id not in known]
             found = candidates(doubt, tasks, when=when, is_known=self._is_known)
-        return _Look(found, is_whole, all(is_sure(doubt, task, when) for task in found))
+        return _Look(found, is_whole, all(is_sure(task, when) for task in found))
 
     async def _recorded(self, task_ids: list[str]) -> set[str]:
         """Those that journals have."""
@@ -336,7 +336,7 @@ class Submissions:
                 accept=lambda page, answer: (page, server_time(answer.headers)),
             )
             here = self._wall_clock()
-            when = when or window(doubt, here=here, there=there or here)
+            when = when or window(doubt, here=here, there=there)
             tasks += page.items
             is_all = len({task.id for task in tasks}) >= page.total
             if is_all or is_past(tasks, when) or number >= page.total_pages:

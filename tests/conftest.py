@@ -8,10 +8,15 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.virtual_time import VirtualLoop, refuse_leftovers
 
 pytest_plugins = ["pytester"]
+
+# The same examples every time, and none too slow for a busy machine.
+settings.register_profile("steady", derandomize=True, deadline=None, database=None)
+settings.load_profile("steady")
 
 _LOOPS: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 

@@ -41,7 +41,7 @@ async def test_a_client_survives_a_storm_of_cancellations(
     assert report.cancelled >= 3000
     assert report.failed == 0
     assert report.limiter == f"<RateLimiter 0 of {TURNS} busy, 0 waiting, no rate limit>"
-    assert report.good_calls_seconds < 2
+    assert report.good_calls_seconds < 5
     assert report.stray_tasks == 0
     assert report.most_open <= 2 * TURNS, "GETs and POSTs have connections of their own"
     assert report.accepted

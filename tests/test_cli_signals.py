@@ -225,7 +225,7 @@ def test_an_interrupted_batch_keeps_its_failures(
     assert result.exit_code == 130
     stopping, tally, *_ = result.stderr.splitlines()
     assert stopping == "stopping: what is being submitted may end (again: leave at once)"
-    assert tally.startswith("0 of 2 done · 1 failed · 1 running · $0.00 · 0:0")
+    assert tally.startswith("0 of 2 done · 1 failed · 1 running · $0.00 · ")
     assert (tmp_path / "failed.jsonl").read_text() == "7\n"
 
 

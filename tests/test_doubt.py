@@ -126,7 +126,7 @@ def test_the_window_is_by_the_services_clock() -> None:
     )
 
 
-@settings(max_examples=100, derandomize=True, deadline=None, database=None)
+@settings(max_examples=100)
 @given(
     skew=st.floats(-7200, 7200),
     sent=st.floats(0, 100),

@@ -194,6 +194,15 @@ def test_a_second_owner_in_this_process_is_refused(database: Database, path: Pat
     assert reopened(path) == []
 
 
+def test_a_lock_that_is_no_lock_is_told(path: Path) -> None:
+    """Whatever stands in its place is left alone."""
+    lock = path.with_name(f"{path.name}-lock")
+    lock.write_text("something else, and longer than any header of a database would be " * 9)
+    with pytest.raises(JournalError, match="cannot be locked: file is not a database"):
+        reopened(path)
+    assert lock.read_text().startswith("something else")
+
+
 OPEN = """
 import sys
 from pathlib import Path

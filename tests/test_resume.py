@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -364,7 +364,7 @@ async def test_leaving_in_the_middle_of_a_submission_loses_no_id(tmp_path: Path)
     assert len(it.emulator.accepted) == 9
 
 
-@pytest.mark.parametrize("after", range(0, 120, 3))
+@pytest.mark.parametrize("after", range(0, 120, 9))
 async def test_cancelled_after_any_step_and_run_again(tmp_path: Path, after: int) -> None:
     """A native cancellation at any step: each item is bought once all the same."""
     it = Studio(tmp_path)
@@ -603,8 +603,10 @@ async def test_what_is_no_place_for_a_journal_is_refused_at_once(place: Any) -> 
 
 
 async def take_all(run: Batch, outcomes: list[Outcome]) -> None:
-    async for outcome in run:
-        outcomes += [outcome]  # what came before an error counts
+    """What came before an error counts, too."""
+    with suppress(StopAsyncIteration):
+        while True:
+            outcomes.append(await anext(run))
 
 
 def break_after(it: Studio, number: int) -> Callable[[], None]:
@@ -664,7 +666,7 @@ async def test_awaiting_such_a_batch_raises_too(tmp_path: Path) -> None:
 # --- many --------------------------------------------------------------------------------------
 
 
-async def test_ten_thousand_finished_items_are_read_lazily(tmp_path: Path) -> None:
+async def test_thousands_of_finished_items_are_read_lazily(tmp_path: Path) -> None:
     """A resumed batch holds no more than what is in flight."""
     it = Studio(tmp_path)
     await it.run(["Egg"])
@@ -673,18 +675,18 @@ async def test_ten_thousand_finished_items_are_read_lazily(tmp_path: Path) -> No
     with closing(sqlite3.connect(it.journal)) as rows:
         rows.executemany(
             f"INSERT INTO items ({columns}) VALUES ({', '.join(f':{name}' for name in row)})",
-            ({**row, "key": f"{row['content']}/{n}"} for n in range(2, 10_001)),
+            ({**row, "key": f"{row['content']}/{n}"} for n in range(2, 3001)),
         )
         rows.commit()
     most = 0
     async with it.client() as egg:
-        async with egg.map(("Egg" for _ in range(10_000)), journal=it.journal) as run:
+        async with egg.map(("Egg" for _ in range(3000)), journal=it.journal) as run:
             async for outcome in run:
                 assert outcome.ok
-                if outcome.index % 2000 == 0:
+                if outcome.index % 500 == 0:
                     gc.collect()
                     most = max(most, sum(isinstance(one, Outcome) for one in gc.get_objects()))
-    assert run.ended == 10_000
+    assert run.ended == 3000
     assert most <= 401
     assert it.asked(SUBMIT) == 1
 

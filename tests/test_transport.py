@@ -725,7 +725,7 @@ async def test_the_timeout_bounds_the_whole_of_an_attempt(slow: Callable[[], Ste
                 with pytest.raises(ConnectionFailedError, match=r"timeout|Timeout"):
                     await egg.get_task("gen_1")
                 lasted.append(time.monotonic() - began)
-    assert min(lasted) < 0.2 + 0.3
+    assert min(lasted) < 2.0
 
 
 @pytest.mark.real_time

@@ -245,7 +245,7 @@ def test_the_server_ends_at_once(script: Script) -> None:
         sock = plain_get(server)
         anyio.run(server.wait_for, lambda server: server.requests)
         begin = time.monotonic()
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 30
     sock.close()
 
 
