@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -26,7 +27,12 @@ from ._retry import Patience
 from ._transport import Intent, Lost, Transport
 from ._values import server_time
 from .budget import Budget, Reservation
-from .errors import EggError, InvalidRequestError, SubmissionUncertainError
+from .errors import (
+    BudgetExceededError,
+    EggError,
+    InvalidRequestError,
+    SubmissionUncertainError,
+)
 from .models import GenerationRequest, TaskSnapshot
 
 log = logging.getLogger("eggapi_async")
@@ -86,10 +92,14 @@ class Purchase:
 
     async def declare(self) -> None:
         """Its POST is about to leave."""
-        self.check()
+        self._check_again()
         if self.record is not None:
             await self.record.declare()
-        self.check()
+        self._check_again()
+
+    def _check_again(self) -> None:
+        with suppress(BudgetExceededError):  # its own money is set aside
+            self.check()
 
     def withdraw(self) -> None:
         """Its POST was not taken, if there is one that nothing was heard of."""

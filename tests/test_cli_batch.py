@@ -470,6 +470,15 @@ def test_shards_share_the_lines(desk: Desk) -> None:
     assert dry("batch", "in.txt", "--dry-run", "--shard", "2/2", "--limit", "1").exit_code == 0
 
 
+@pytest.mark.parametrize("template", ["egg", "../{id}", "{id"])
+def test_an_impossible_name_is_refused(desk: Desk, template: str) -> None:
+    """Before anything is paid."""
+    desk.write("An egg")
+    result = desk.batch("--name", template)
+    assert (result.exit_code, desk.posts) == (2, 0)
+    assert "Invalid value for '--name': expected " in result.stderr
+
+
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b", "1/2/3", "-1/2"])
 def test_an_impossible_shard_is_refused(desk: Desk, shard: str) -> None:
     """It says what was expected."""

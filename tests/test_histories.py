@@ -21,7 +21,7 @@ import pytest
 from eggapi_async import GenerationRequest, Page, SubmissionUncertainError, TaskSnapshot
 from eggapi_async._protocol import Answer, Call
 from eggapi_async._retry import Patience
-from eggapi_async._submission import LOOKS, Submissions
+from eggapi_async._submission import LOOKS, Purchase, Submissions
 from eggapi_async._transport import Lost
 from tests.virtual_time import run_virtual
 
@@ -138,7 +138,7 @@ class History:
 
     def process(self, known: Collection[str]) -> Submissions:
         hub: Any = SimpleNamespace(
-            knows=lambda _: False, submitted=lambda task, _: SimpleNamespace(task_id=task.id)
+            knows=lambda _: False, submitted=lambda task, *_: SimpleNamespace(task_id=task.id)
         )
         transport: Any = self.service
         submissions = Submissions(transport=transport, hub=hub, wall_clock=self.here)
@@ -181,7 +181,8 @@ class History:
         self, submissions: Submissions, sent_at: datetime, lost_at: datetime
     ) -> SubmissionUncertainError:
         if not self.lot.is_from_before:
-            return submissions._lose(Lost("by chance", sent_at, lost_at), REQUEST, Patience())
+            purchase = Purchase(REQUEST, Patience(), None, None, lambda: None)
+            return submissions._lose(Lost("by chance", sent_at, lost_at), purchase)
         return submissions.recall(
             REQUEST, Patience(), sent_at=sent_at, lost_at=lost_at, name="an item"
         )

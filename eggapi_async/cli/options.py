@@ -73,4 +73,4 @@ def as_template(_: click.Context, __: click.Parameter, text: str | None) -> Any:
     try:
         return None if text is None else Template.of(text)
     except InvalidRequestError as error:
-        raise click.BadParameter(str(error)) from None
+        raise click.BadParameter(f"expected {error.expected}, got {text!r}") from None
