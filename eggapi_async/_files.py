@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -116,6 +116,20 @@ def are_whole(paths: Iterable[Path], folder: str) -> bool:
         is_here = all(path.resolve().is_relative_to(there) for path in files)
         are_whole = bool(files) and is_here and all(map(_is_whole, files))
     return are_whole
+
+
+_PART = re.compile(r"\.(.{1,60})\.[0-9a-f]{12}\.part")
+
+
+def remove_strays(folder: str, known: Callable[[Collection[str]], Collection[str]]) -> None:
+    """Remove what killed fetches left in *folder* of tasks that *known* says are the caller's."""
+    with suppress(OSError):  # tidying up: it may be somebody else's to mend
+        names = [match for path in Path(folder).iterdir() if (match := _PART.fullmatch(path.name))]
+        stems = {match[1]: {match[1], match[1].rpartition("-")[0]} for match in names}
+        ours = set(known(set().union(*stems.values())))
+        for match in names:
+            if stems[match[1]] & ours:
+                Path(folder, match[0]).unlink(missing_ok=True)
 
 
 class Part:

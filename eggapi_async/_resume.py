@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from ._files import are_whole
+from ._files import are_whole, remove_strays
 from ._hub import Watch
 from ._journal import Database, Journal, checked_path
 from ._record import (
@@ -158,6 +158,8 @@ class Resume:
         for item in await self._scribe.open():
             self._lost[item.key] = self._recall(item)
         self._submissions.ledgers[self._path] = partial(known, self._path)
+        if self._folder is not None:
+            await anyio.to_thread.run_sync(remove_strays, self._folder, partial(_look, self._path))
 
     async def aclose(self) -> None:
         """Let go of it, with all written that can be."""
@@ -264,14 +266,14 @@ class Resume:
 
 async def known(path: Path, task_ids: Collection[str]) -> set[str]:
     """Those of *task_ids* that the journal at *path* has; none where it is gone."""
+    return await anyio.to_thread.run_sync(_look, path, task_ids)
 
-    def look() -> set[str]:
-        if not path.exists():
-            return set()
-        with Journal(path) as journal:
-            return journal.known(task_ids)
 
-    return await anyio.to_thread.run_sync(look)
+def _look(path: Path, task_ids: Collection[str]) -> set[str]:
+    if not path.exists():
+        return set()
+    with Journal(path) as journal:
+        return journal.known(task_ids)
 
 
 def _checked_key(key: object) -> str:

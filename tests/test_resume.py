@@ -41,6 +41,7 @@ from eggapi_async._record import as_row
 from eggapi_async._transport import wall_clock
 from eggapi_async.emulator import EggEmulator, Fault
 from eggapi_async.testing import connect
+from tests.scripted import KEY
 from tests.virtual_time import on_both
 
 ORIGIN = "https://api.eggapi.ai"
@@ -201,6 +202,38 @@ async def test_another_folder_gets_files_of_its_own(tmp_path: Path) -> None:
     assert [outcome.paths[0].parent.name for outcome in outcomes] == ["two", "two"]
     assert all(outcome.paths[0].is_file() for outcome in outcomes)
     assert len(it.emulator.accepted) == 2
+
+
+@on_both
+async def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    """The parts of this journal's tasks; nothing that may be another's."""
+    it = Studio(tmp_path)
+    out = tmp_path / "out"
+    [outcome] = await it.run([{"prompt": "Eggs", "num_outputs": 2}], save_to=out)
+    task_id = outcome.unwrap().id
+    ours = [out / f".{task_id}.0123456789ab.part", out / f".{task_id}-2.0123456789ab.part"]
+    others = [out / ".gen_x-1.0123456789ab.part", out / f".{task_id}.part", out / f"{task_id}.part"]
+    for path in [*ours, *others]:
+        path.touch()
+    await it.run(["Another"], save_to=out)
+    assert not any(path.exists() for path in ours)
+    assert all(path.exists() for path in [*others, *outcome.paths])
+
+
+@pytest.mark.parametrize("place", ["", "-wal"])
+@on_both
+async def test_the_key_is_in_none_of_its_files(tmp_path: Path, place: str) -> None:
+    """Whatever was asked for and whatever came."""
+    it = Studio(tmp_path)
+    it.emulator.fail_next(Fault.refused(400), on=SUBMIT)
+    it.emulator.fail_next(Fault.lost(), on=SUBMIT)
+    async with connect(it.emulator, KEY) as egg:
+        async with egg.map([*eggs(4), "A forbidden egg"], journal=it.journal, in_flight=1) as run:
+            async for _ in run:
+                pass
+            assert it.states()["finished"] == 2
+            assert KEY.encode() not in Path(f"{it.journal}{place}").read_bytes()
+    assert KEY.encode() not in it.journal.read_bytes()
 
 
 @on_both
