@@ -21,7 +21,8 @@ import attrs
 
 from ._files import are_whole, remove_strays
 from ._hub import Watch
-from ._journal import Database, Journal, checked_path
+from ._journal import Database, checked_path
+from ._reading import Journal
 from ._record import (
     FAILED,
     FINISHED,

@@ -41,6 +41,7 @@ FLOORS: list[set[str]] = [
         "_files",
         "limiter",
         "_journal",
+        "_reading",
         "_scribe",
         "redis",
     },

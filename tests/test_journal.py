@@ -21,8 +21,8 @@ from eggapi_async._journal import (
     Database,
     checked_path,
     connect,
-    reading_mode,
 )
+from eggapi_async._reading import reading_mode
 from eggapi_async._values import snapshot
 from tests.scripted import task
 from tests.served import ROOT, environment
