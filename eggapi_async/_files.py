@@ -108,14 +108,14 @@ def _is_whole(path: Path) -> bool:
     return sniff(head).is_whole(head, tail, size) is True
 
 
-def are_whole(paths: Iterable[Path], folder: str) -> bool:
-    """True when there are *paths*, and all are outputs in *folder*, there and whole."""
+def kept_in(folder: str, paths: Iterable[Path]) -> list[Path]:
+    """*paths* as seen from *folder*, if all are outputs in it, there and whole; otherwise none."""
     there, files = Path(folder).resolve(), list(paths)
-    are_whole = False
-    with suppress(OSError):  # gone while we look
-        is_here = all(path.resolve().is_relative_to(there) for path in files)
-        are_whole = bool(files) and is_here and all(map(_is_whole, files))
-    return are_whole
+    kept: list[Path] = []
+    with suppress(OSError, ValueError):  # gone while we look, or elsewhere
+        names = [path.resolve().relative_to(there) for path in files]
+        kept = [Path(folder, name) for name in names] if all(map(_is_whole, files)) else []
+    return kept
 
 
 _PART = re.compile(r"\.(.{1,60})\.[0-9a-f]{12}\.part")

@@ -69,7 +69,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 class Database:
-    """A journal that is owned: locked, checked, ready to be written. Blocks."""
+    """A journal that is owned: locked, is_blank, ready to be written. Blocks."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Database:
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         self._rows = rows = self._connect_to(self.path, "rw")
-        is_new = checked(rows, self.path)
+        is_new = is_blank(rows, self.path)
         (mode,) = rows.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise JournalError(f"{self.path}: this file system cannot hold a journal (no WAL)")
@@ -148,12 +148,16 @@ class Database:
 
     def write(self, item: JournalItem) -> None:
         """Write the whole row of *item*, inside a transaction; its task stays known for ever."""
-        folder = self.path.parent
-        paths = tuple(Path(os.path.relpath(path, folder)) for path in item.paths)
         rows = self._open_rows()
-        rows.execute(_WRITE, as_row(attrs.evolve(item, paths=paths)))
+        rows.execute(_WRITE, as_row(attrs.evolve(item, paths=tuple(map(self._seen, item.paths)))))
         if item.task_id is not None:
             rows.execute("INSERT OR IGNORE INTO tasks VALUES (?)", (item.task_id,))
+
+    def _seen(self, path: Path) -> Path:
+        """*path* as seen from the journal, so that the two can move together."""
+        with suppress(ValueError):  # on another drive
+            path = Path(os.path.relpath(os.path.realpath(path), self.path.parent))
+        return path
 
     def find(self, index: int, key: str | None, request: GenerationRequest) -> JournalItem:
         """The item as it is recorded, or as a new one, inside a transaction.
@@ -213,7 +217,7 @@ def _look_at(path: Path) -> None:
         return
     with suppress(sqlite3.OperationalError):  # what a kill left is mended by its next owner only
         with closing(connect(path, "ro")) as rows:
-            checked(rows, path)
+            is_blank(rows, path)
 
 
 def _locked(path: Path) -> sqlite3.Connection:
@@ -232,7 +236,7 @@ def _locked(path: Path) -> sqlite3.Connection:
     return lock
 
 
-def checked(rows: sqlite3.Connection, path: Path) -> bool:
+def is_blank(rows: sqlite3.Connection, path: Path) -> bool:
     """True for a file without anything in it. Raises JournalError for one that is not ours."""
     application = rows.execute("PRAGMA application_id").fetchone()[0]
     version = rows.execute("PRAGMA user_version").fetchone()[0]
@@ -247,6 +251,7 @@ def checked(rows: sqlite3.Connection, path: Path) -> bool:
 
 
 def item_of(path: Path, row: sqlite3.Row) -> JournalItem:
+    """The item of a *row*, its files found from where the journal is now."""
     try:
         item = as_item(dict(row))
     except (ValueError, KeyError, TypeError) as exc:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ._journal import checked, checked_path, connect, item_of, told
+from ._journal import checked_path, connect, is_blank, item_of, told
 from ._record import PLANNED, STATES, JournalItem
 from ._record import content as content_of
 from .errors import JournalError
@@ -37,7 +37,7 @@ class Journal:
             self._rows = connect(self._path, reading_mode(self._path, may_write=may_write))
             try:
                 self._rows.execute("PRAGMA query_only = 1")
-                self._is_empty = checked(self._rows, self._path)
+                self._is_empty = is_blank(self._rows, self._path)
             except BaseException:
                 self._rows.close()
                 raise

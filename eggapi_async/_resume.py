@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from ._files import are_whole, remove_strays
+from ._files import kept_in, remove_strays
 from ._hub import Watch
 from ._journal import Database, checked_path
 from ._reading import Journal
@@ -256,9 +256,8 @@ class Resume:
     async def _paths(self, entry: Entry, task: TaskSnapshot) -> Collection[Path]:
         if self._folder is None:
             return ()
-        kept = entry.item.paths
-        is_there: bool = await anyio.to_thread.run_sync(are_whole, kept, self._folder)
-        if is_there:
+        kept = await anyio.to_thread.run_sync(kept_in, self._folder, entry.item.paths)
+        if kept:
             return kept
         paths = await self._save(task)
         await entry.keep(paths)

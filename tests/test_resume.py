@@ -165,6 +165,21 @@ async def test_what_was_submitted_is_collected(tmp_path: Path) -> None:
 
 
 @on_both
+async def test_the_paths_are_written_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As seen from the folder that was given, relative or not."""
+    monkeypatch.chdir(tmp_path)
+    it = Studio(Path())
+    first = await it.run(eggs(1), save_to="out")
+    assert first[0].paths[0].parent == Path("out")
+    assert await it.run(eggs(1), save_to="out") == first
+    [elsewhere] = await it.run(eggs(1), save_to=tmp_path / "out")
+    assert elsewhere.paths == (tmp_path / first[0].paths[0],)
+    assert it.asked("GET /outputs") == 1
+
+
+@on_both
 async def test_missing_files_are_fetched(tmp_path: Path) -> None:
     """Only those that are missing or torn, and without asking for the task."""
     it = Studio(tmp_path)
