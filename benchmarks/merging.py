@@ -58,7 +58,7 @@ def _outcome(plain: Any) -> Outcome:
 
 
 def _ordered(known: Mapping[str, Entry]) -> Entries:
-    order = list(BY_NAME)
+    order = [*BY_NAME, *known]  # one that is no contender any more comes last
     return {name: known[name] for name in sorted(known, key=order.index)}
 
 

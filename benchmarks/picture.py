@@ -88,8 +88,8 @@ def _shown(entries: Entries) -> Mapping[str, Result]:
 
 
 def _end(values: Sequence[float]) -> float:
-    near = [value for value in values if value <= FAR * median(values)]
-    return max(near) or 1.0
+    middle = median(values) if values else 0.0
+    return max((value for value in values if value <= FAR * middle), default=0.0) or 1.0
 
 
 def _opening(scenario: Scenario, shown: Mapping[str, Result], height: int) -> str:
@@ -104,7 +104,8 @@ def _opening(scenario: Scenario, shown: Mapping[str, Result], height: int) -> st
 
 
 def _title(scenario: Scenario) -> str:
-    return f"Waiting for {scenario.n:,} tasks started at once, {_limit(scenario)}"
+    words = f"Waiting for {scenario.n:,} tasks started at once, {_limit(scenario)}"
+    return words if scenario.longest is None else f"{words}, no task above {scenario.longest:g} s"
 
 
 def _limit(scenario: Scenario) -> str:
@@ -199,4 +200,4 @@ def _has_nothing(outcome: Outcome) -> bool:
 
 
 def _text(x: float, y: float, words: str, kind: str, *, anchor: str = "start") -> str:
-    return f'<text class="{kind}" x="{x}" y="{y}" text-anchor="{anchor}">{escape(words)}</text>'
+    return f'<text class="{kind}" x="{x:.1f}" y="{y}" text-anchor="{anchor}">{escape(words)}</text>'

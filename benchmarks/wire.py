@@ -26,7 +26,7 @@ from .client import cpu_seconds
 from .figures import NOT_INSTALLED, write
 from .runner import python, server
 from .scenario import Scenario
-from .tables import table
+from .tables import DID_NOT_FINISH, table
 from .wire_h2 import serve_h2
 
 Get = Callable[[], Awaitable[object]]
@@ -133,10 +133,14 @@ def wire_table(content: list[dict[str, Any]]) -> str:
     return table(COLUMNS, [[row["name"], *_cells(row["figures"])] for row in content])
 
 
-def _cells(figures: list[list[float]]) -> list[str]:
+def _cells(figures: list[list[Any]]) -> list[str]:
     if not figures:
         return [NOT_INSTALLED, "", "", ""]
-    return [text for cpu, rate in figures for text in (f"{1000 * cpu:.2f}", f"{rate:.0f}")]
+    return [cell for figure in figures for cell in _pair(*figure)]
+
+
+def _pair(cpu: float | None, rate: float) -> tuple[str, str]:
+    return (DID_NOT_FINISH, "") if cpu is None else (f"{1000 * cpu:.2f}", f"{rate:.0f}")
 
 
 def _wanted(number: int, only: Sequence[str] | None) -> bool:
@@ -155,7 +159,7 @@ def _row(number: int, seconds: float) -> dict[str, Any]:
         with serving(scenario) as origin:
             words = ["benchmarks.wire", str(number), origin, str(pace), str(seconds)]
             text = python(words, core=0, timeout=60 + 10 * seconds)
-        figures.append(json.loads(text) if text else [float("nan"), 0.0])
+        figures.append(json.loads(text) if text else [None, 0.0])
     return {"name": arrangement.name, "figures": figures}
 
 

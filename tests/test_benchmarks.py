@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,15 @@ def test_every_section_of_a_page_is_one_that_is_written(page: Path) -> None:
 
     assert text.count("<!-- figures:") == text.count("<!-- /figures -->")
     assert text.count("<!-- figures:") == len(report.SECTION.findall(text)) > 0
+
+
+def test_every_relative_link_of_the_page_leads_somewhere() -> None:
+    """The page names only files that are there."""
+    page = report.PAGES[0]
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text("utf-8"))
+
+    assert links
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_the_page_without_figures_says_so() -> None:
@@ -154,6 +164,14 @@ def test_the_picture_is_told_in_words_and_loads_nothing() -> None:
     assert "prefers-color-scheme: dark" in text
     assert "<script" not in text
     assert "url(" not in text
+
+
+def test_a_picture_of_nothing_still_says_who_took_part() -> None:
+    """Nobody finished: no bars, but the names."""
+    measured = entries([figures(block({"ours": DID_NOT_FINISH, "openai": DID_NOT_FINISH}))])
+    text = picture(report.FEATURED, measured[report.FEATURED])
+
+    assert "Nothing finished: eggapi-async, openai." in text
 
 
 def test_a_target_is_judged_by_the_worst_scenario() -> None:
