@@ -397,8 +397,8 @@ def test_importing_the_package_loads_nothing_but_itself() -> None:
 
 
 def test_the_client_loads_no_library_but_those_it_depends_on() -> None:
-    """Beside httpx: attrs, cattrs and anyio, with what these load themselves."""
-    loaded = loaded_by(f"from {PACKAGE} import AsyncEggClient") - loaded_by("pass")
+    """Beside httpx and its httpcore: attrs, cattrs and anyio, with what these load themselves."""
+    loaded = loaded_by(f"from {PACKAGE} import AsyncEggClient") - loaded_by("import httpcore")
     foreign = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names
     assert foreign <= {PACKAGE, "attr", "attrs", "cattrs", "anyio", "typing_extensions", "sniffio"}
 
