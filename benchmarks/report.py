@@ -22,7 +22,7 @@ from .merging import Entries, Entry, caption, entries, latest
 from .picture import picture
 from .runner import ROOT, Result
 from .scenario import Scenario
-from .tables import number, scenario_tables, table
+from .tables import Outcome, number, scenario_tables, table
 from .targets import targets_table
 from .wire import wire_table
 
@@ -33,6 +33,9 @@ SECTION = re.compile(r"(<!-- figures: ([a-z]+) -->\n).*?(<!-- /figures -->)", re
 FEATURED = Scenario(500, limit=100.0)
 """What README shows: many at once, under the limit that the service documents."""
 SUMMARY = ("contender", "tasks lost", "lag p50 s", "lag p95 s", "requests/task", "CPU ms/task")
+BESIDE = ("ours", "aiohttp-retries")
+"""Who is shown in every size: this client, and the strongest of the others."""
+SCALE = ("lost", "lag p50 s", "lag p95 s", "requests/task", "CPU ms/task", "wall/ideal")
 NOTHING = "Not measured yet."
 
 
@@ -99,6 +102,7 @@ def _sections(files: Sequence[Figures], measured: Mapping[Scenario, Entries]) ->
         "contenders": _contenders(),
         "definitions": DEFINITIONS.rstrip(),
         "summary": summary(featured(measured), measured) if measured else NOTHING,
+        "scale": scale(measured),
         "targets": targets_table(measured, None if alone is None else alone.content),
         "tables": "\n".join(_detail(it, measured[it]) for it in measured).rstrip() or NOTHING,
         **{look: _look(latest(files, look), show) for look, show in looks.items()},
@@ -158,6 +162,28 @@ def _summed(name: str, entry: Entry) -> list[str]:
         number(it.requests, 2),
         number(it.cpu_ms, 1),
     ]
+
+
+def scale(measured: Mapping[Scenario, Entries]) -> str:
+    """All scenarios in a line each, for the two of `BESIDE`; nothing where one is missing."""
+    rows = [
+        [scenario.title().replace(" without Retry-After", ""), *_pairs(scenario, shown)]
+        for scenario, shown in measured.items()
+        if all(name in shown for name in BESIDE)
+    ]
+    return table(("ours · theirs", *SCALE), rows) if rows else NOTHING
+
+
+def _pairs(scenario: Scenario, shown: Entries) -> list[str]:
+    ours, theirs = (_scaled(scenario, shown[name].outcome) for name in BESIDE)
+    return [f"{mine} · {other}" for mine, other in zip(ours, theirs, strict=True)]
+
+
+def _scaled(scenario: Scenario, it: Outcome) -> list[str]:
+    if not isinstance(it, Result):
+        return [it, *["–"] * (len(SCALE) - 1)]
+    figures = (it.lag_p50, it.lag_p95, it.requests, it.cpu_ms, it.wall / scenario.ideal())
+    return [number(it.failed, 0), *(number(figure, 2) or "–" for figure in figures)]
 
 
 def _detail(scenario: Scenario, shown: Entries) -> str:

@@ -174,6 +174,16 @@ def test_a_picture_of_nothing_still_says_who_took_part() -> None:
     assert "Nothing finished: eggapi-async, openai." in text
 
 
+def test_every_scenario_has_a_line_for_ours_and_the_strongest_other() -> None:
+    """Unless one of the two was not measured in it."""
+    both: dict[str, Result | str] = {"ours": result(), "aiohttp-retries": DID_NOT_FINISH}
+    blocks = [block(both), block({"ours": result()}, scenario=Scenario(10))]
+    lines = report.scale(entries([figures(*blocks)])).splitlines()
+
+    assert len(lines) == 3
+    assert lines[2].startswith(f"| N = 500, 100/s, 429 | 0 · {DID_NOT_FINISH} | 0.30 · – |")
+
+
 def test_a_target_is_judged_by_the_worst_scenario() -> None:
     """Met only where no scenario misses it; what was not measured is said not to be."""
     good, bad = Scenario(500), Scenario(2000)
