@@ -92,6 +92,7 @@ class Database:
         with told(self.path, "cannot be opened"):
             try:
                 _look_at(self.path)
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._lock = _locked(self.path)
                 self.connect()
                 return [item_of(self.path, row) for row in self._found("state = ?", UNCERTAIN)]
