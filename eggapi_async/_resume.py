@@ -8,7 +8,7 @@ more is submitted; what is under way is still collected.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -156,7 +156,15 @@ class Resume:
 
     async def open(self) -> None:
         """Take possession of the journal. Raises JournalError."""
-        for item in await self._scribe.open():
+        doubts = await self._scribe.open()
+        try:
+            await self._begin(doubts)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _begin(self, doubts: Iterable[JournalItem]) -> None:
+        for item in doubts:
             self._lost[item.key] = self._recall(item)
         self._submissions.ledgers[self._path] = partial(known, self._path)
         if self._folder is not None:

@@ -405,6 +405,33 @@ async def test_cancelled_after_any_step_and_run_again(tmp_path: Path, after: int
     assert len(it.emulator.accepted) == 3
 
 
+@pytest.mark.parametrize("after", range(0, 30, 3))
+async def test_cancelled_at_any_step_of_its_opening(tmp_path: Path, after: int) -> None:
+    """The journal is free again when the cancellation has gone on."""
+    it = Studio(tmp_path)
+    (tmp_path / f".gen_x.{0:012x}.part").touch()
+    for steps in (after, 1000):
+        task = asyncio.create_task(it.run([], save_to=tmp_path))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert await it.run([], save_to=tmp_path) == []
+
+
+@on_both
+async def test_a_journal_that_fails_at_its_opening_is_let_go(tmp_path: Path) -> None:
+    """Also when that comes late."""
+    it = Studio(tmp_path)
+    (tmp_path / f".gen_x.{0:012x}.part").touch()
+    await it.run([], save_to=tmp_path)
+    it.edit("ALTER TABLE tasks RENAME TO no_tasks")
+    with pytest.raises(JournalError, match="no such table"):
+        await it.run([], save_to=tmp_path)
+    it.edit("ALTER TABLE no_tasks RENAME TO tasks")
+    assert await it.run([], save_to=tmp_path) == []
+
+
 # --- which item is which -----------------------------------------------------------------------
 
 
