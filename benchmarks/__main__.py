@@ -1,21 +1,29 @@
 """`python -m benchmarks`: the comparison (quick), or one of the closer looks.
 
 compare   the contenders side by side; the default
+alone     one task at a time after fifty others, in virtual time
 wire      what one request costs, by arrangement of the connections
+decode    what reading an answer costs
 import    what importing the package costs beyond httpx
 profile   where the time of this package's own client goes
+report    docs/benchmarks.md, README's table and the picture, made of files of figures (--json);
+          without files, of those in benchmarks/figures
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from . import plans
+from .alone import alone
 from .compare import compare
 from .contenders import BY_NAME
+from .decode import decode
 from .imports import imports
 from .profiling import profile
+from .report import report
 from .scenario import Scenario
 from .wire import wire
 
@@ -23,14 +31,30 @@ from .wire import wire
 def main() -> None:
     """Do what the arguments say."""
     arguments = _parser().parse_args()
-    if arguments.look == "wire":
-        wire(seconds=arguments.seconds, only=arguments.contenders)
-    elif arguments.look == "import":
-        imports(repeats=arguments.repeats or 7)
-    elif arguments.look == "profile":
-        profile(_scenario(arguments), name=(arguments.contenders or ["ours"])[0])
-    else:
-        compare(_blocks(arguments), keep=arguments.json)
+    LOOKS[arguments.look](arguments)
+
+
+def _wire(arguments: argparse.Namespace) -> None:
+    wire(seconds=arguments.seconds, only=arguments.contenders, keep=arguments.json)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    imports(repeats=arguments.repeats or 7, keep=arguments.json)
+
+
+def _profile(arguments: argparse.Namespace) -> None:
+    profile(_scenario(arguments), name=(arguments.contenders or ["ours"])[0])
+
+
+LOOKS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "compare": lambda given: compare(_blocks(given), keep=given.json),
+    "alone": lambda given: alone(histories=given.repeats or 20, keep=given.json),
+    "wire": _wire,
+    "decode": lambda given: decode(keep=given.json),
+    "import": _import,
+    "profile": _profile,
+    "report": lambda given: report(given.files),
+}
 
 
 def _blocks(arguments: argparse.Namespace) -> list[plans.Block]:
@@ -71,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    looks = ("compare", "wire", "import", "profile")
-    parser.add_argument("look", nargs="?", choices=looks, default="compare")
+    parser.add_argument("look", nargs="?", choices=LOOKS, default="compare")
+    parser.add_argument("files", nargs="*", type=Path, help="of figures, for `report`")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--quick", action="store_true", help="under two minutes; the default")
     form.add_argument(

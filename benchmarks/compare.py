@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import sys
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from .contenders import BY_NAME
+from .figures import here, today, write
+from .merging import Entry, caption
 from .plans import Block
 from .runner import Result, medians, run
-from .tables import Outcome, scenario_tables, table
+from .tables import DID_NOT_FINISH, Outcome, scenario_tables, table
 
-PACKAGES = (
-    "eggapi-async",
-    "httpx",
-    "httpx-aiohttp",
-    "aiohttp",
-    "replicate",
-    "fal-client",
-    "runwayml",
-    "openai",
-)
 DEFINITIONS = """\
 - CPU: this process's, user and system, from the first submission to the last result, per
   finished task.
@@ -52,25 +40,18 @@ def compare(blocks: Iterable[Block], *, keep: Path | None = None) -> None:
     say(_setting())
     kept: list[dict[str, Any]] = []
     for block in blocks:
-        outcomes = _outcomes(block)
-        say(scenario_tables(block.scenario, outcomes, block.repeats))
-        kept.append(_plain(block, outcomes))
-        if keep is not None:
-            keep.write_text(json.dumps(kept, indent=1))
+        outcomes, measured = _outcomes(block), today()
+        entries = {name: Entry(it, block.repeats, measured) for name, it in outcomes.items()}
+        say(scenario_tables(block.scenario, outcomes, caption(entries)))
+        kept.append(_plain(block, outcomes, measured))
+        write(keep, "compare", kept)
 
 
 def _setting() -> str:
-    rows = [[name, _version(name)] for name in PACKAGES]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    where = f"CPython {platform.python_version()}, {cores} cores, loopback.\n"
+    setting = here()
+    rows = list(setting.packages.items())
+    where = f"{setting.python}, {setting.system}, {setting.cores} cores, loopback.\n"
     return f"{where}\n{table(('package', 'version'), rows)}\n\n{DEFINITIONS}"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _outcomes(block: Block) -> dict[str, Outcome]:
@@ -94,16 +75,31 @@ def _outcome(name: str, block: Block, ours: Outcome | None) -> Outcome:
             extra["BENCH_PACE"] = str(sum(ours.kinds) / ours.wall)
     results = [run(name, scenario, extra=extra) for _ in range(block.repeats)]
     ended = [result for result in results if result is not None]
-    return medians(ended) if ended else "did not finish"
+    if not ended:
+        return DID_NOT_FINISH
+    killed = len(results) - len(ended)
+    middle = medians(ended)
+    return attrs.evolve(middle, problems=_and_killed(middle.problems, killed, block.repeats))
 
 
-def _plain(block: Block, outcomes: dict[str, Outcome]) -> dict[str, Any]:
+def _and_killed(problems: str, killed: int, of: int) -> str:
+    """What is not in the medians must not be kept quiet."""
+    if not killed:
+        return problems
+    return ", ".join(filter(None, [problems, f"{killed} of {of} runs {DID_NOT_FINISH}"]))
+
+
+def _plain(block: Block, outcomes: dict[str, Outcome], measured: str) -> dict[str, Any]:
     figures = {
         name: outcome if isinstance(outcome, str) else attrs.asdict(outcome)
         for name, outcome in outcomes.items()
     }
-    ideal = block.scenario.ideal()
-    return {"scenario": attrs.asdict(block.scenario), "ideal": ideal, "outcomes": figures}
+    return {
+        "scenario": attrs.asdict(block.scenario),
+        "measured": measured,
+        "repeats": block.repeats,
+        "outcomes": figures,
+    }
 
 
 def say(text: str) -> None:

@@ -11,6 +11,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -155,8 +156,10 @@ async def _aiohttp_loop_retries(origin: str) -> AsyncIterator[One]:
 
 
 @asynccontextmanager
-async def _replicate(origin: str) -> AsyncIterator[One]:
+async def _replicate(origin: str, *, interval: float | None = None) -> AsyncIterator[One]:
     client = import_module("replicate").Client(api_token="none", base_url=f"{origin}/replicate")
+    if interval is not None:
+        client.poll_interval = interval
 
     async def one(number: int) -> str:
         prediction = await client.predictions.async_create(
@@ -196,17 +199,21 @@ async def _runway(origin: str) -> AsyncIterator[One]:
 
 
 @asynccontextmanager
-async def _openai(origin: str) -> AsyncIterator[One]:
+async def _openai(origin: str, **options: Any) -> AsyncIterator[One]:
     make = import_module("openai").AsyncOpenAI
     async with make(api_key="none", base_url=f"{origin}/openai") as client:
 
         async def one(number: int) -> str:
             video = await client.videos.create_and_poll(
-                model="sora-2", prompt=f"A cat, number {number}"
+                model="sora-2", prompt=f"A cat, number {number}", **options
             )
             return str(video.id)
 
         yield one
+
+
+_replicate_5s = partial(_replicate, interval=INTERVAL)
+_openai_5s = partial(_openai, poll_interval_ms=round(1000 * INTERVAL))
 
 
 # --- the floor -------------------------------------------------------------------------------
@@ -259,7 +266,28 @@ CONTENDERS = (
     Contender("fal-client", "fal_client", "subscribe", _fal),
     Contender("runwayml", "runwayml", "text_to_image.create, wait_for_task_output", _runway),
     Contender("openai", "openai", "videos.create_and_poll", _openai),
+    Contender("replicate-5s", "replicate", "replicate, told to look every 5 s", _replicate_5s),
+    Contender("openai-5s", "openai", "openai, told to look every 5 s", _openai_5s),
     Contender("bare-httpx", "httpx", "the same requests, 1 caller, 1 connection", _bare),
     Contender("bare-paced", "httpx", "the same, spread over as much time as ours took", _bare),
 )
 BY_NAME = {contender.name: contender for contender in CONTENDERS}
+LABELS = {
+    "ours": "eggapi-async",
+    "ours-unlimited": "eggapi-async, no rate of its own",
+    "ours-aiohttp": "eggapi-async over aiohttp",
+    "httpx-loop": "loop on httpx",
+    "httpx-loop-20": "loop on httpx, 20 connections",
+    "aiohttp-loop": "loop on aiohttp",
+    "aiohttp-retries": "loop on aiohttp, retries",
+    "replicate-5s": "replicate, every 5 s",
+    "openai-5s": "openai, every 5 s",
+    "bare-httpx": "bare httpx, flat out",
+    "bare-paced": "bare httpx, paced",
+}
+"""Where the list of contenders is not at hand; the others are called as their package."""
+
+
+def label(name: str) -> str:
+    """What a contender is called where the list of them is not at hand."""
+    return LABELS.get(name, name)

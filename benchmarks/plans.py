@@ -32,6 +32,9 @@ EVERYBODY = (
 STRONGEST = ("ours", "ours-unlimited", "aiohttp-retries", "httpx-loop-20", "bare-httpx")
 """Where the others have no chance to finish, or nothing new to show."""
 
+AT_OUR_INTERVAL = ("replicate-5s", "openai-5s")
+"""Peers at the interval that the Egg API advises, lest their defaults be blamed on them."""
+
 
 @attrs.frozen
 class Block:
@@ -57,12 +60,11 @@ def full(repeats: int) -> list[Block]:
     some, rest = (None, 100.0), (20.0, 5.0)
     blocks = grid((10, 100, 500, 2000), some, EVERYBODY, repeats=repeats)
     blocks += grid((1,), (None,), EVERYBODY, repeats=repeats)
+    blocks += grid((500,), some, AT_OUR_INTERVAL, repeats=repeats)
     blocks += grid((10_000,), some, STRONGEST, repeats=repeats)
     blocks += grid((1, 10, 100, 500, 2000, 10_000), rest, STRONGEST, repeats=repeats)
     blocks += grid((500,), (100.0, 5.0), STRONGEST, repeats=repeats, retry_after=True)
-    blocks += grid((100, 500, 2000), (None,), STRONGEST, repeats=repeats, foreign=10.0)
-    one_by_one = Scenario(60, concurrency=1, longest=QUICK_LONGEST)
-    return [*blocks, Block(one_by_one, ("ours", "aiohttp-retries"))]
+    return blocks + grid((100, 500, 2000), (None,), STRONGEST, repeats=repeats, foreign=10.0)
 
 
 def grid(

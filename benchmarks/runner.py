@@ -70,7 +70,7 @@ def _result(seen: dict[str, Any], report: dict[str, Any], scenario: Scenario) ->
         requests=sent / finished if finished else None,
         refused=refused / sent if sent else None,
         lag_p50=median(lags) if lags else None,
-        lag_p95=_p95(lags),
+        lag_p95=p95(lags),
         wall=seen["wall"],
         peak_mb=seen["peak_kb"] / 1024,
         own_kb=(seen["peak_kb"] - seen["base_kb"]) / scenario.n,
@@ -79,7 +79,8 @@ def _result(seen: dict[str, Any], report: dict[str, Any], scenario: Scenario) ->
     )
 
 
-def _p95(values: Sequence[float]) -> float | None:
+def p95(values: Sequence[float]) -> float | None:
+    """The 95th of a hundred; None of nothing."""
     if len(values) < 2:
         return values[0] if values else None
     return quantiles(values, n=20, method="inclusive")[-1]

@@ -9,6 +9,7 @@ from .scenario import Scenario
 
 Outcome = Result | str
 """A contender's figures, or why there are none."""
+DID_NOT_FINISH = "did not finish"
 COLUMNS = (
     "contender",
     "failed",
@@ -31,10 +32,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (columns, rule, *rows))
 
 
-def scenario_tables(scenario: Scenario, outcomes: Mapping[str, Outcome], repeats: int) -> str:
+def scenario_tables(scenario: Scenario, outcomes: Mapping[str, Outcome], caption: str) -> str:
     """The figures of every contender in one scenario, then the ratios."""
     ideal = scenario.ideal()
-    head = f"### {scenario.title()}\n\nIdeal: {ideal:.1f} s. Medians of {repeats}.\n"
+    head = f"### {scenario.title()}\n\nIdeal: {ideal:.1f} s. {caption}\n"
     rows = [_row(name, outcome, ideal) for name, outcome in outcomes.items()]
     parts = [head, table(COLUMNS, rows), *_ratios(outcomes), *_problems(outcomes)]
     return "\n".join(parts) + "\n"
@@ -46,16 +47,16 @@ def _row(name: str, outcome: Outcome, ideal: float) -> list[str]:
     is_service = name.startswith("bare")  # it does not wait for the tasks
     return [
         name,
-        _number(outcome.failed, 0),
-        _number(outcome.cpu_ms, 2),
-        _number(outcome.requests, 2),
+        number(outcome.failed, 0),
+        number(outcome.cpu_ms, 2),
+        number(outcome.requests, 2),
         "" if outcome.refused is None else f"{outcome.refused:.1%}",
-        "" if is_service else _number(outcome.lag_p50, 2),
-        "" if is_service else _number(outcome.lag_p95, 2),
-        _number(outcome.wall, 1),
-        "" if is_service else _number(outcome.wall / ideal, 2),
-        _number(outcome.peak_mb, 0),
-        _number(outcome.own_kb, 1),
+        "" if is_service else number(outcome.lag_p50, 2),
+        "" if is_service else number(outcome.lag_p95, 2),
+        number(outcome.wall, 1),
+        "" if is_service else number(outcome.wall / ideal, 2),
+        number(outcome.peak_mb, 0),
+        number(outcome.own_kb, 1),
     ]
 
 
@@ -74,7 +75,7 @@ def _ratios(outcomes: Mapping[str, Outcome]) -> list[str]:
 def _ratio(ours: Result, theirs: Result, *, is_bare: bool) -> list[str]:
     names = ("cpu_ms", "requests", "lag_p50", "lag_p95", "wall", "peak_mb")
     pairs = [(getattr(ours, name), getattr(theirs, name)) for name in names]
-    shown = [_number(a / b, 2) if a is not None and b else "" for a, b in pairs]
+    shown = [number(a / b, 2) if a is not None and b else "" for a, b in pairs]
     return [shown[0], shown[1], "", "", "", shown[5]] if is_bare else shown
 
 
@@ -87,5 +88,6 @@ def _problems(outcomes: Mapping[str, Outcome]) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def _number(value: float | None, digits: int) -> str:
+def number(value: float | None, digits: int) -> str:
+    """A figure for a cell; nothing where there is none."""
     return "" if value is None else f"{value:,.{digits}f}"

@@ -17,20 +17,23 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import attrs
 
 from .client import cpu_seconds
+from .figures import NOT_INSTALLED, write
 from .runner import python, server
 from .scenario import Scenario
-from .tables import table
+from .tables import DID_NOT_FINISH, table
 from .wire_h2 import serve_h2
 
 Get = Callable[[], Awaitable[object]]
 PACE = 95.0
 CALLERS = 200
 WARM_UP = 0.5
+COLUMNS = ("arrangement", "flat out: ms CPU", "requests/s", "at 95/s: ms CPU", "requests/s")
 
 
 @attrs.frozen
@@ -117,32 +120,47 @@ ARRANGEMENTS = (
 )
 
 
-def wire(*, seconds: float, only: Sequence[str] | None = None) -> None:
-    """Print the table."""
-    columns = ("arrangement", "flat out: ms CPU", "requests/s", "at 95/s: ms CPU", "requests/s")
-    rows = [_row(number, seconds) for number in range(len(ARRANGEMENTS)) if _wanted(number, only)]
-    text = "CPU per GET, 50 ms added latency (none for one connection)."
-    sys.stdout.write(f"{text}\n\n{table(columns, rows)}\n")
+def wire(*, seconds: float, only: Sequence[str] | None = None, keep: Path | None = None) -> None:
+    """Measure, print the table, and store the figures in *keep*."""
+    content = [_row(it, seconds) for it in range(len(ARRANGEMENTS)) if _wanted(it, only)]
+    write(keep, "wire", content)
+    sys.stdout.write("CPU per GET, 50 ms added latency (none for one connection).\n\n")
+    sys.stdout.write(wire_table(content) + "\n")
+
+
+def wire_table(content: list[dict[str, Any]]) -> str:
+    """The figures as Markdown."""
+    return table(COLUMNS, [[row["name"], *_cells(row["figures"])] for row in content])
+
+
+def _cells(figures: list[list[Any]]) -> list[str]:
+    if not figures:
+        return [NOT_INSTALLED, "", "", ""]
+    return [cell for figure in figures for cell in _pair(*figure)]
+
+
+def _pair(cpu: float | None, rate: float) -> tuple[str, str]:
+    return (DID_NOT_FINISH, "") if cpu is None else (f"{1000 * cpu:.2f}", f"{rate:.0f}")
 
 
 def _wanted(number: int, only: Sequence[str] | None) -> bool:
     return not only or any(word in ARRANGEMENTS[number].name for word in only)
 
 
-def _row(number: int, seconds: float) -> list[str]:
+def _row(number: int, seconds: float) -> dict[str, Any]:
+    """CPU seconds per request and requests per second, flat out and paced."""
     arrangement = ARRANGEMENTS[number]
     if find_spec(arrangement.package) is None:
-        return [arrangement.name, "not installed", "", "", ""]
+        return {"name": arrangement.name, "figures": []}
     scenario = Scenario(1, latency=0.0 if arrangement.width == 1 else 0.05)
-    figures = []
     serving = serve_h2 if arrangement.package == "h2" else server
+    figures = []
     for pace in (0.0, PACE):
         with serving(scenario) as origin:
             words = ["benchmarks.wire", str(number), origin, str(pace), str(seconds)]
             text = python(words, core=0, timeout=60 + 10 * seconds)
-        cpu, rate = json.loads(text) if text else (float("nan"), 0.0)
-        figures += [f"{1000 * cpu:.2f}", f"{rate:.0f}"]
-    return [arrangement.name, *figures]
+        figures.append(json.loads(text) if text else [None, 0.0])
+    return {"name": arrangement.name, "figures": figures}
 
 
 # --- the process that is measured ------------------------------------------------------------

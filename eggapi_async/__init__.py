@@ -11,7 +11,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._batch import Batch
-    from ._journal import Journal
+    from ._reading import Journal
     from ._record import JournalItem
     from ._retry import RetryPolicy
     from ._rhythm import PollPolicy
@@ -97,7 +97,7 @@ __all__ = [
 
 _HOMES = {
     "Batch": "_batch",
-    "Journal": "_journal",
+    "Journal": "_reading",
     "JournalItem": "_record",
     "PollPolicy": "_rhythm",
     "RetryPolicy": "_retry",

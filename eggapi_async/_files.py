@@ -9,7 +9,7 @@ import filecmp
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -26,7 +26,8 @@ class Output:
     """One output and where it goes. *name* is None where the suffix follows from the bytes.
 
     *is_of_task*: the stem is a task's id, so that nothing else has that name. *is_named*: the stem
-    is the caller's, and only its bytes tell whether a file of that name is the same.
+    is the caller's, and only its bytes tell whether a file of that name is the same. *part* is the
+    stem of the file in the making, by which what a kill has left of it is known.
     """
 
     url: str
@@ -35,6 +36,7 @@ class Output:
     name: str | None = None
     is_of_task: bool = True
     is_named: bool = False
+    part: str = ""
 
     def path(self, suffix: str) -> Path:
         """The final path, for a file of that format."""
@@ -66,10 +68,13 @@ def plan(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise DownloadError(f"cannot make {folder}: {exc.strerror}", url=urls[0]) from exc
-    stems = _stems(source, len(urls)) if stem is None else _numbered(stem, len(urls))
+    own = _stems(source, len(urls))
+    stems = own if stem is None else _numbered(stem, len(urls))
     is_of_task, is_named = not isinstance(source, str), stem is not None
-    pairs = zip(urls, stems, strict=True)
-    return [Output(url, folder, each, name, is_of_task, is_named) for url, each in pairs]
+    return [
+        Output(url, folder, each, name, is_of_task, is_named, part)
+        for url, each, part in zip(urls, stems, own, strict=True)
+    ]
 
 
 def _folder_and_name(destination: str | os.PathLike[str]) -> tuple[Path, str | None]:
@@ -123,14 +128,28 @@ def _is_whole(path: Path) -> bool:
     return sniff(head).is_whole(head, tail, size) is True
 
 
-def are_whole(paths: Iterable[Path], folder: str) -> bool:
-    """True when there are *paths*, and all are outputs in *folder*, there and whole."""
+def kept_in(folder: str, paths: Iterable[Path]) -> list[Path]:
+    """*paths* as seen from *folder*, if all are outputs in it, there and whole; otherwise none."""
     there, files = Path(folder).resolve(), list(paths)
-    are_whole = False
-    with suppress(OSError):  # gone while we look
-        is_here = all(path.resolve().is_relative_to(there) for path in files)
-        are_whole = bool(files) and is_here and all(map(_is_whole, files))
-    return are_whole
+    kept: list[Path] = []
+    with suppress(OSError, ValueError):  # gone while we look, or elsewhere
+        names = [path.resolve().relative_to(there) for path in files]
+        kept = [Path(folder, name) for name in names] if all(map(_is_whole, files)) else []
+    return kept
+
+
+_PART = re.compile(r"\.(.{1,60})\.[0-9a-f]{12}\.part")
+
+
+def remove_strays(folder: str, known: Callable[[Collection[str]], Collection[str]]) -> None:
+    """Remove what killed fetches left in *folder* of tasks that *known* says are the caller's."""
+    with suppress(OSError):  # tidying up: it may be somebody else's to mend
+        names = [match for path in Path(folder).iterdir() if (match := _PART.fullmatch(path.name))]
+        stems = {match[1]: {match[1], match[1].rpartition("-")[0]} for match in names}
+        ours = set(known(set().union(*stems.values())))
+        for match in names:
+            if stems[match[1]] & ours:
+                Path(folder, match[0]).unlink(missing_ok=True)
 
 
 class Part:
@@ -148,8 +167,7 @@ class Part:
     @classmethod
     def open(cls, output: Output) -> Part:
         """A new, empty one."""
-        stem = output.stem.encode()[:60].decode(errors="ignore")
-        path = output.folder / f".{stem}.{secrets.token_hex(6)}.part"
+        path = output.folder / f".{(output.part or output.stem)[:60]}.{secrets.token_hex(6)}.part"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
         return cls(path, os.open(path, flags, 0o666))
 

@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final
 
 import attrs
 
-from ._record import COLUMNS, INTENT, PLANNED, STATES, UNCERTAIN, JournalItem, as_item, as_row
+from ._record import COLUMNS, INTENT, PLANNED, UNCERTAIN, JournalItem, as_item, as_row
 from ._record import content as content_of
 from .errors import InvalidRequestError, JournalError
-from .models import DEFAULT_MODEL, GenerationRequest
-
-__all__ = ["Journal"]
+from .models import GenerationRequest
 
 APPLICATION: Final = 0x45676741
 """`EggA`, in the file's header: the file is ours."""
@@ -72,7 +69,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 class Database:
-    """A journal that is owned: locked, checked, ready to be written. Blocks."""
+    """A journal that is owned: locked, is_blank, ready to be written. Blocks."""
 
     def __init__(
         self,
@@ -92,19 +89,20 @@ class Database:
 
         What a dead owner was about to send may have been sent.
         """
-        with _told(self.path, "cannot be opened"):
+        with told(self.path, "cannot be opened"):
             try:
                 _look_at(self.path)
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._lock = _locked(self.path)
                 self.connect()
-                return [_item(self.path, row) for row in self._found("state = ?", UNCERTAIN)]
+                return [item_of(self.path, row) for row in self._found("state = ?", UNCERTAIN)]
             except BaseException:
                 self.close()
                 raise
 
     def connect(self) -> None:
         """Open the file, in place of a connection that an error has spoilt."""
-        with _told(self.path, "cannot be opened"):
+        with told(self.path, "cannot be opened"):
             self._connect()
 
     def _connect(self) -> None:
@@ -112,7 +110,7 @@ class Database:
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         self._rows = rows = self._connect_to(self.path, "rw")
-        is_new = _check(rows, self.path)
+        is_new = is_blank(rows, self.path)
         (mode,) = rows.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise JournalError(f"{self.path}: this file system cannot hold a journal (no WAL)")
@@ -139,7 +137,7 @@ class Database:
     def transaction(self) -> Iterator[None]:
         """Everything inside becomes durable at once, or not at all."""
         rows = self._open_rows()
-        with _told(self.path, "cannot be written"):
+        with told(self.path, "cannot be written"):
             rows.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -151,12 +149,16 @@ class Database:
 
     def write(self, item: JournalItem) -> None:
         """Write the whole row of *item*, inside a transaction; its task stays known for ever."""
-        folder = self.path.parent
-        paths = tuple(Path(os.path.relpath(path, folder)) for path in item.paths)
         rows = self._open_rows()
-        rows.execute(_WRITE, as_row(attrs.evolve(item, paths=paths)))
+        rows.execute(_WRITE, as_row(attrs.evolve(item, paths=tuple(map(self._seen, item.paths)))))
         if item.task_id is not None:
             rows.execute("INSERT OR IGNORE INTO tasks VALUES (?)", (item.task_id,))
+
+    def _seen(self, path: Path) -> Path:
+        """*path* as seen from the journal, so that the two can move together."""
+        with suppress(ValueError):  # on another drive
+            path = Path(os.path.relpath(os.path.realpath(path), self.path.parent))
+        return path
 
     def find(self, index: int, key: str | None, request: GenerationRequest) -> JournalItem:
         """The item as it is recorded, or as a new one, inside a transaction.
@@ -174,7 +176,7 @@ class Database:
                     key,
                     "the request that it stood for before; a changed one needs a new key",
                 )
-            return attrs.evolve(_item(self.path, row), index=index)
+            return attrs.evolve(item_of(self.path, row), index=index)
         return JournalItem(index=index, key=key, state=PLANNED, request=request)
 
     def _number(self, content: str) -> int:
@@ -210,111 +212,13 @@ class Database:
             self._rows = None
 
 
-class Journal:
-    """What a batch has recorded, to be read: `with Journal("run.sqlite3") as journal:`.
-
-    Reads whenever you like, also while the batch runs, and changes nothing. It blocks, so in a
-    coroutine call it through a worker thread. Raises JournalError where there is no journal, or
-    one that cannot be read.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = checked_path(path)
-        if not self._path.exists():
-            raise JournalError(f"{self._path}: there is no journal")
-        with _told(self._path, "cannot be read"):
-            may_write = all(os.access(p, os.W_OK) for p in (self._path, self._path.parent))
-            self._rows = connect(self._path, reading_mode(self._path, may_write=may_write))
-            try:
-                self._rows.execute("PRAGMA query_only = 1")
-                self._is_empty = _check(self._rows, self._path)
-            except BaseException:
-                self._rows.close()
-                raise
-
-    def __repr__(self) -> str:
-        return f"<Journal {self._path}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the file. Safe to repeat."""
-        self._rows.close()
-
-    def counts(self) -> dict[str, int]:
-        """How many items there are in each state; see `JournalItem.state`."""
-        found = dict(self._read("SELECT state, count(*) FROM items GROUP BY state"))
-        return {state: found.get(state, 0) for state in STATES}
-
-    def state(self, key: str) -> str | None:
-        """The state of the item with that *key*; None for one that was never tried."""
-        found = list(self._read("SELECT state FROM items WHERE key = ?", key))
-        return str(found[0][0]) if found else None
-
-    def progress(
-        self,
-        requests: Iterable[Any],
-        *,
-        model: str = DEFAULT_MODEL,
-        key: Callable[[Any], str] | None = None,
-    ) -> dict[str, int]:
-        """How many of *requests* are in each state; those that were never tried are `planned`.
-
-        *model* and *key* are what `map` gets. Requests that cannot be sent raise
-        InvalidRequestError.
-        """
-        counts = dict.fromkeys(STATES, 0)
-        seen: dict[str, int] = {}
-        for item in requests:
-            request = GenerationRequest.of(item, model=model)
-            content = content_of(request)
-            seen[content] = seen.get(content, 0) + 1
-            name = f"{content}/{seen[content]}" if key is None else key(item)
-            counts[self.state(name) or PLANNED] += 1
-        return counts
-
-    def __iter__(self) -> Iterator[JournalItem]:
-        for row in self._read("SELECT * FROM items ORDER BY position, key"):
-            yield _item(self._path, row)
-
-    def known(self, task_ids: Collection[str]) -> set[str]:
-        """Those of *task_ids* that belong to items of this journal, or once did."""
-        return {
-            task_id
-            for task_id in task_ids
-            if list(self._read("SELECT 1 FROM tasks WHERE id = ?", task_id))
-        }
-
-    def _read(self, query: str, *values: str) -> Iterator[Any]:
-        if self._is_empty:  # made, and not written yet
-            return
-        with _told(self._path, "cannot be read"):
-            yield from self._rows.execute(query, values)
-
-
-def reading_mode(path: Path, *, may_write: bool) -> str:
-    """How to read *path*. Only who may write leaves nothing lying about afterwards."""
-    if may_write:
-        return "rw"
-    return "ro" if path.with_name(f"{path.name}-wal").exists() else "ro&immutable=1"
-
-
 def _look_at(path: Path) -> None:
     """Refuse a file that is not ours before anything appears beside it."""
     if not path.exists() or not path.stat().st_size:
         return
     with suppress(sqlite3.OperationalError):  # what a kill left is mended by its next owner only
         with closing(connect(path, "ro")) as rows:
-            _check(rows, path)
+            is_blank(rows, path)
 
 
 def _locked(path: Path) -> sqlite3.Connection:
@@ -333,7 +237,7 @@ def _locked(path: Path) -> sqlite3.Connection:
     return lock
 
 
-def _check(rows: sqlite3.Connection, path: Path) -> bool:
+def is_blank(rows: sqlite3.Connection, path: Path) -> bool:
     """True for a file without anything in it. Raises JournalError for one that is not ours."""
     application = rows.execute("PRAGMA application_id").fetchone()[0]
     version = rows.execute("PRAGMA user_version").fetchone()[0]
@@ -347,7 +251,8 @@ def _check(rows: sqlite3.Connection, path: Path) -> bool:
     return True
 
 
-def _item(path: Path, row: sqlite3.Row) -> JournalItem:
+def item_of(path: Path, row: sqlite3.Row) -> JournalItem:
+    """The item of a *row*, its files found from where the journal is now."""
     try:
         item = as_item(dict(row))
     except (ValueError, KeyError, TypeError) as exc:
@@ -357,7 +262,7 @@ def _item(path: Path, row: sqlite3.Row) -> JournalItem:
 
 
 @contextmanager
-def _told(path: Path, problem: str) -> Iterator[None]:
+def told(path: Path, problem: str) -> Iterator[None]:
     """What SQLite and the system say, as JournalError."""
     try:
         yield

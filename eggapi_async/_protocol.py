@@ -235,7 +235,8 @@ def _envelope(answer: Answer) -> dict[str, Any]:
     try:
         text = answer.body.decode(json.detect_encoding(answer.body), "surrogatepass")
         value = json.loads(text, parse_constant=_refuse_constant)
-        if _SURROGATE.search(text):
+        # Looked for only where one may be: the search costs more than the parsing.
+        if (not text.isascii() or "\\u" in text) and _SURROGATE.search(text):
             value = _without_surrogates(value)
     except (ValueError, RecursionError):
         raise _surprise(answer, "expected JSON") from None

@@ -8,8 +8,7 @@ more is submitted; what is under way is still collected.
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -20,9 +19,10 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from ._files import are_whole
+from ._files import kept_in, remove_strays
 from ._hub import Watch
-from ._journal import Database, Journal, checked_path
+from ._journal import Database, checked_path
+from ._reading import Journal
 from ._record import (
     FAILED,
     FINISHED,
@@ -159,9 +159,19 @@ class Resume:
 
     async def open(self) -> None:
         """Take possession of the journal. Raises JournalError."""
-        for item in await self._scribe.open():
+        doubts = await self._scribe.open()
+        try:
+            await self._begin(doubts)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _begin(self, doubts: Iterable[JournalItem]) -> None:
+        for item in doubts:
             self._lost[item.key] = self._recall(item)
         self._submissions.ledgers[self._path] = partial(known, self._path)
+        if self._folder is not None:
+            await anyio.to_thread.run_sync(remove_strays, self._folder, partial(_look, self._path))
 
     async def aclose(self) -> None:
         """Let go of it, with all written that can be."""
@@ -260,30 +270,24 @@ class Resume:
     async def _paths(self, entry: Entry, task: TaskSnapshot) -> Collection[Path]:
         if self._folder is None:
             return ()
-        kept = entry.item.paths
-        is_there: bool = await anyio.to_thread.run_sync(are_whole, kept, self._folder)
-        if is_there:
-            return [_as_named(path, self._folder) for path in kept]
+        kept = await anyio.to_thread.run_sync(kept_in, self._folder, entry.item.paths)
+        if kept:
+            return kept
         paths = await self._save(entry.item.index, entry.item.request, task)
         await entry.keep(paths)
         return paths
 
 
-def _as_named(path: Path, folder: str) -> Path:
-    """*path*, which is in *folder*, by the name that the folder has in this run."""
-    return Path(folder, os.path.relpath(path, os.path.realpath(folder)))
-
-
 async def known(path: Path, task_ids: Collection[str]) -> set[str]:
     """Those of *task_ids* that the journal at *path* has; none where it is gone."""
+    return await anyio.to_thread.run_sync(_look, path, task_ids)
 
-    def look() -> set[str]:
-        if not path.exists():
-            return set()
-        with Journal(path) as journal:
-            return journal.known(task_ids)
 
-    return await anyio.to_thread.run_sync(look)
+def _look(path: Path, task_ids: Collection[str]) -> set[str]:
+    if not path.exists():
+        return set()
+    with Journal(path) as journal:
+        return journal.known(task_ids)
 
 
 def _checked_key(key: object) -> str:

@@ -16,14 +16,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import anyio
 import anyio.lowlevel
 import attrs
 import httpx
 
-from ._lanes import Lanes
 from ._protocol import Answer
 from ._version import __version__
 from .errors import ConfigurationError, ConnectionFailedError
@@ -37,6 +36,9 @@ SHORTEST_SECRET: Final = 12
 """Characters of a key that are looked for in answers at least."""
 AGENT: Final = f"eggapi-async/{__version__}"
 
+
+if TYPE_CHECKING:
+    from ._lanes import Lanes
 
 HTTPClient = httpx.AsyncClient
 
@@ -197,6 +199,9 @@ class Wire:
     async def _lanes(self) -> Lanes:
         token = anyio.lowlevel.current_token()
         if self._home is None or self._home.token != token:
+            # Only now, as httpx does: httpcore takes a while to load.
+            from ._lanes import Lanes
+
             lanes = Lanes()
             self._home = _Home(token, lanes, _close_at_the_end(lanes))
             await anext(self._home.ending)

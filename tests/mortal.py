@@ -230,7 +230,7 @@ def check(shop: Shop, job: Job, outcomes: list[Outcome]) -> Books:
             assert outcome.error is None, repr(outcome.error)
             assert it.states[outcome.request.prompt] == "saved"
             assert [is_whole(path) for path in outcome.paths] == [True]
-    assert not list(Path(job.folder).glob("*.tmp"))
+    assert not list(Path(job.folder).glob(".*.part")), "half a file was left"
     return it
 
 

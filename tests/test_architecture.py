@@ -43,6 +43,7 @@ FLOORS: list[set[str]] = [
         "_files",
         "limiter",
         "_journal",
+        "_reading",
         "_scribe",
         "redis",
     },
@@ -394,6 +395,26 @@ def test_importing_the_package_loads_nothing_optional() -> None:
     loaded = loaded_by(f"import {PACKAGE}")
     assert PACKAGE in loaded
     assert loaded & OPTIONAL == set()
+
+
+def test_importing_the_package_loads_nothing_but_itself() -> None:
+    """Names are loaded when they are first used: a plain import costs next to nothing."""
+    script = f"import sys; sys.path.insert(0, {str(ROOT.parent)!r}); before = set(sys.modules)"
+    script += f"; import {PACKAGE}; print(*set(sys.modules) - before)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True
+    )
+    foreign = {name.partition(".")[0] for name in done.stdout.split()} - sys.stdlib_module_names
+    own = {name for name in done.stdout.split() if name.startswith(PACKAGE)}
+    assert foreign == {PACKAGE}
+    assert own == {PACKAGE, f"{PACKAGE}._version"}
+
+
+def test_the_client_loads_no_library_but_those_it_depends_on() -> None:
+    """Beside httpx and its httpcore: attrs, cattrs and anyio, with what these load themselves."""
+    loaded = loaded_by(f"from {PACKAGE} import AsyncEggClient") - loaded_by("import httpcore")
+    foreign = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names
+    assert foreign <= {PACKAGE, "attr", "attrs", "cattrs", "anyio", "typing_extensions", "sniffio"}
 
 
 def test_a_loaded_library_is_noticed(tmp_path: Path) -> None:

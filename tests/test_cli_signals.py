@@ -24,7 +24,7 @@ from eggapi_async.cli.running import attend, run
 from eggapi_async.cli.session import Session
 from eggapi_async.emulator import EggEmulator
 from eggapi_async.testing import connect
-from tests.served import ROOT, environment, served, start
+from tests.served import environment, served, start
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are sent as POSIX does")
 
@@ -395,13 +395,10 @@ def test_a_reader_that_has_gone_ends_it_quietly(
     process.stderr.close()
 
 
-LIGHT = f"""
-import json, sys, types
-package = types.ModuleType("eggapi_async")
-package.__path__ = [{str(ROOT / "eggapi_async")!r}]
-sys.modules["eggapi_async"] = package  # without what its __init__ imports
+LIGHT = """
+import json, sys
 sys.argv[0] = "eggapi"
-from eggapi_async.cli import main
+from eggapi_async.__main__ import main
 try:
     main()
 except SystemExit:

@@ -40,7 +40,7 @@ def test_one_output_is_named_by_its_task(tmp_path: Path) -> None:
     """The folder is made, and the suffix follows from the bytes later."""
     folder = tmp_path / "out" / "today"
     [planned] = plan(task(URL), folder, overwrite=False)
-    assert planned == Output(URL, folder, "gen_1")
+    assert planned == Output(URL, folder, "gen_1", part="gen_1")
     assert planned.path(".png") == folder / "gen_1.png"
     assert folder.is_dir()
 
@@ -448,6 +448,9 @@ def refuse_link(*_: object) -> None:
     raise OSError(95, "Operation not supported")
 
 
-def test_a_long_name_has_room_for_its_part(tmp_path: Path) -> None:
-    """Letters of several bytes count as what they are."""
-    assert published(tmp_path, PNG, stem="ж" * 95, is_named=True).is_file()
+def test_a_named_file_is_made_under_its_tasks_name(tmp_path: Path) -> None:
+    """So that what a kill has left of it is known for what it is; and a long name has room."""
+    [planned] = plan(task(URL), tmp_path, overwrite=False, stem="ж" * 95)
+    part = Part.open(planned)
+    assert names(tmp_path)[0].startswith(".gen_1.")
+    part.discard()

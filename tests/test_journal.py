@@ -21,8 +21,8 @@ from eggapi_async._journal import (
     Database,
     checked_path,
     connect,
-    reading_mode,
 )
+from eggapi_async._reading import reading_mode
 from eggapi_async._values import snapshot
 from tests.scripted import task
 from tests.served import ROOT, environment
@@ -80,10 +80,16 @@ def test_a_journal_behind_a_link_is_the_same_one(path: Path, tmp_path: Path) -> 
     assert checked_path(tmp_path / "link") == checked_path(path) == path.resolve()
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_its_folder_is_made(tmp_path: Path) -> None:
+    """As that of the pictures is: it is often the same."""
+    assert reopened(tmp_path / "out" / "today" / "run.sqlite3") == []
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     """As a JournalError, which names the file."""
-    with pytest.raises(JournalError, match=r"none.run\.sqlite3: cannot be opened"):
-        reopened(tmp_path / "none" / "run.sqlite3")
+    (tmp_path / "taken").touch()
+    with pytest.raises(JournalError, match=r"taken.run\.sqlite3: cannot be opened: .*[Ee]xists"):
+        reopened(tmp_path / "taken" / "run.sqlite3")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX's")

@@ -44,6 +44,7 @@ from eggapi_async._record import as_row
 from eggapi_async._transport import wall_clock
 from eggapi_async.emulator import EggEmulator, Fault
 from eggapi_async.testing import connect
+from tests.scripted import KEY
 from tests.virtual_time import on_both
 
 ORIGIN = "https://api.eggapi.ai"
@@ -174,6 +175,21 @@ async def test_what_was_submitted_is_collected(tmp_path: Path) -> None:
 
 
 @on_both
+async def test_the_paths_are_written_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As seen from the folder that was given, relative or not."""
+    monkeypatch.chdir(tmp_path)
+    it = Studio(Path())
+    first = await it.run(eggs(1), save_to="out")
+    assert first[0].paths[0].parent == Path("out")
+    assert await it.run(eggs(1), save_to="out") == first
+    [elsewhere] = await it.run(eggs(1), save_to=tmp_path / "out")
+    assert elsewhere.paths == (tmp_path / first[0].paths[0],)
+    assert it.asked("GET /outputs") == 1
+
+
+@on_both
 async def test_missing_files_are_fetched(tmp_path: Path) -> None:
     """Only those that are missing or torn, and without asking for the task."""
     it = Studio(tmp_path)
@@ -225,6 +241,38 @@ async def test_paths_have_the_name_that_the_folder_has_now(
     for folder in ("out", "link"):
         [outcome] = await it.run(eggs(1), save_to=folder)
         assert outcome.paths == (Path(folder) / before.paths[0].name,)
+
+
+@on_both
+async def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    """The parts of this journal's tasks; nothing that may be another's."""
+    it = Studio(tmp_path)
+    out = tmp_path / "out"
+    [outcome] = await it.run([{"prompt": "Eggs", "num_outputs": 2}], save_to=out)
+    task_id = outcome.unwrap().id
+    ours = [out / f".{task_id}.0123456789ab.part", out / f".{task_id}-2.0123456789ab.part"]
+    others = [out / ".gen_x-1.0123456789ab.part", out / f".{task_id}.part", out / f"{task_id}.part"]
+    for path in [*ours, *others]:
+        path.touch()
+    await it.run(["Another"], save_to=out)
+    assert not any(path.exists() for path in ours)
+    assert all(path.exists() for path in [*others, *outcome.paths])
+
+
+@pytest.mark.parametrize("place", ["", "-wal"])
+@on_both
+async def test_the_key_is_in_none_of_its_files(tmp_path: Path, place: str) -> None:
+    """Whatever was asked for and whatever came."""
+    it = Studio(tmp_path)
+    it.emulator.fail_next(Fault.refused(400), on=SUBMIT)
+    it.emulator.fail_next(Fault.lost(), on=SUBMIT)
+    async with connect(it.emulator, KEY) as egg:
+        async with egg.map([*eggs(4), "A forbidden egg"], journal=it.journal, in_flight=1) as run:
+            async for _ in run:
+                pass
+            assert it.states()["finished"] == 2
+            assert KEY.encode() not in Path(f"{it.journal}{place}").read_bytes()
+    assert KEY.encode() not in it.journal.read_bytes()
 
 
 @on_both
@@ -379,6 +427,33 @@ async def test_cancelled_after_any_step_and_run_again(tmp_path: Path, after: int
     outcomes = await it.run(eggs(3), save_to=tmp_path / "out")
     assert [told(outcome) for outcome in outcomes] == ["ok"] * 3
     assert len(it.emulator.accepted) == 3
+
+
+@pytest.mark.parametrize("after", range(0, 30, 3))
+async def test_cancelled_at_any_step_of_its_opening(tmp_path: Path, after: int) -> None:
+    """The journal is free again when the cancellation has gone on."""
+    it = Studio(tmp_path)
+    (tmp_path / f".gen_x.{0:012x}.part").touch()
+    for steps in (after, 1000):
+        task = asyncio.create_task(it.run([], save_to=tmp_path))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert await it.run([], save_to=tmp_path) == []
+
+
+@on_both
+async def test_a_journal_that_fails_at_its_opening_is_let_go(tmp_path: Path) -> None:
+    """Also when that comes late."""
+    it = Studio(tmp_path)
+    (tmp_path / f".gen_x.{0:012x}.part").touch()
+    await it.run([], save_to=tmp_path)
+    it.edit("ALTER TABLE tasks RENAME TO no_tasks")
+    with pytest.raises(JournalError, match="no such table"):
+        await it.run([], save_to=tmp_path)
+    it.edit("ALTER TABLE no_tasks RENAME TO tasks")
+    assert await it.run([], save_to=tmp_path) == []
 
 
 # --- which item is which -----------------------------------------------------------------------

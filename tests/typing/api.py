@@ -27,6 +27,8 @@ from eggapi_async import (
     GenerationTask,
     InsufficientBalanceError,
     InvalidRequestError,
+    Journal,
+    JournalItem,
     ModelEstimate,
     Outcome,
     Page,
@@ -194,6 +196,29 @@ async def batches(egg: AsyncEggClient) -> None:
             assert_type(outcome.ok, bool)
             assert_type(outcome.unwrap(), TaskSnapshot)
     egg.map(5)  # type: ignore[arg-type]
+
+
+async def journals(egg: AsyncEggClient) -> None:
+    """A batch that can be killed, and what it has recorded."""
+    egg.map(["A"], journal="run.sqlite3", retry_failed=True, key=lambda item: str(item))
+    egg.map(["A"], journal=3)  # type: ignore[arg-type]
+    egg.map(["A"], key=lambda _: 3)  # type: ignore[return-value, arg-type]
+    with Journal(Path("run.sqlite3")) as journal:
+        assert_type(journal, Journal)
+        assert_type(journal.counts(), dict[str, int])
+        assert_type(journal.progress(["A"], model="m"), dict[str, int])
+        for item in journal:
+            assert_type(item, JournalItem)
+            assert_type(item.index, int)
+            assert_type(item.key, str)
+            assert_type(item.state, str)
+            assert_type(item.request, GenerationRequest)
+            assert_type(item.task_id, str | None)
+            assert_type(item.snapshot, TaskSnapshot | None)
+            assert_type(item.error, EggError | None)
+            assert_type(item.paths, tuple[Path, ...])
+            assert_type(item.cost, Decimal | None)
+            assert_type(item.ended_at, datetime | None)
 
 
 async def downloads(egg: AsyncEggClient, task: TaskSnapshot) -> None:
