@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         UsageRecord,
         UsageSummary,
     )
+    from .webhooks import WebhookEvent, WebhookReceiver, sign_webhook, verify_webhook
 
 __all__ = [
     "APIError",
@@ -81,8 +82,12 @@ __all__ = [
     "UnexpectedResponseError",
     "UsageRecord",
     "UsageSummary",
+    "WebhookEvent",
+    "WebhookReceiver",
     "WebhookVerificationError",
     "__version__",
+    "sign_webhook",
+    "verify_webhook",
 ]
 
 _HOMES = {
@@ -119,9 +124,15 @@ _HOMES = {
     "TaskSnapshot": "models",
     "UsageRecord": "models",
     "UsageSummary": "models",
+    "WebhookEvent": "webhooks",
+    "WebhookReceiver": "webhooks",
+    "sign_webhook": "webhooks",
+    "verify_webhook": "webhooks",
 }
 """Where each public name lives."""
-_ROOMS = frozenset({"client", "emulator", "errors", "gallery", "limiter", "models", "testing"})
+_ROOMS = frozenset(
+    {"client", "emulator", "errors", "gallery", "limiter", "models", "testing", "webhooks"}
+)
 
 
 def __getattr__(name: str) -> object:

@@ -31,10 +31,13 @@ FLOORS: list[set[str]] = [
         "_sweeping",
         "_watched",
         "_signing",
+        "_events",
+        "_hooks",
+        "_recent",
     },
     {"_wire", "_lanes", "_transport", "_apart", "_files", "limiter", "_journal", "redis"},
-    {"_hub", "_submission", "_downloads", "_batch", "_task"},
-    {"client", "webhooks", "emulator"},
+    {"_hub", "_submission", "_downloads", "_batch", "_task", "_deliveries"},
+    {"client", "webhooks", "emulator", "_asgi"},
     {"__init__", "cli", "pytest_plugin", "testing", "__main__"},
 ]
 
