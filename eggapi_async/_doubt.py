@@ -25,11 +25,15 @@ AFTER: Final = timedelta(seconds=30)
 
 @attrs.frozen(eq=False)
 class Doubt:
-    """A lost submission: *sent_at* and *lost_at* by this machine's clock."""
+    """A lost submission: *sent_at* and *lost_at* by this machine's clock.
+
+    *reference* is what its webhook URL carried, if anything: a delivery with it names the task.
+    """
 
     request: GenerationRequest
     sent_at: datetime
     lost_at: datetime
+    reference: str | None = None
 
     def rivals(self, other: Doubt) -> bool:
         """True when one listed task could be either's."""

@@ -32,7 +32,7 @@ __all__ = [
 T = TypeVar("T")
 DEFAULT_MODEL = "nanobanana"
 
-_FINAL = frozenset({"completed", "failed"})
+FINAL = frozenset({"completed", "failed"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -225,7 +225,7 @@ class TaskSnapshot:
     @property
     def is_final(self) -> bool:
         """True when the task has ended, well or badly."""
-        return self.status in _FINAL
+        return self.status in FINAL
 
     @property
     def is_completed(self) -> bool:
@@ -305,6 +305,7 @@ class Stats:
     retries       requests sent again after a failure or a refusal
     rate_limited  answers 429
     submitted, completed, failed    tasks
+    delivered     ends that a webhook told before a poll did
     cost          US dollars that completed tasks reported
     """
 
@@ -314,6 +315,7 @@ class Stats:
     submitted: int = 0
     completed: int = 0
     failed: int = 0
+    delivered: int = 0
     cost: Decimal = Decimal(0)
 
     @property
