@@ -180,6 +180,8 @@ class Submissions:
 
     def name(self, reference: str, task_id: str) -> None:
         """A delivery to the URL with this *reference* was about this task."""
+        if task_id in self._own:
+            return
         self._named.put(reference, task_id, now=self._wall_clock().timestamp())
         for doubt in [doubt for doubt in self._doubts if doubt.reference == reference]:
             del self._doubts[doubt]
@@ -254,17 +256,19 @@ class Submissions:
     async def _look(self, doubt: Doubt, patience: Patience) -> _Look:
         """Read the list once. Own submissions under way may be in it, their ids not yet known."""
         tasks, when, is_whole = await self._read_list(doubt, patience)
-        is_known = partial(self._is_known, doubt)
+        is_known = partial(self._is_known, self._named_for_others(doubt))
         if candidates(doubt, tasks, when=when, is_known=is_known):
             for ended in list(self._under_way.values()):
                 await ended.wait()
+            is_known = partial(self._is_known, self._named_for_others(doubt))
         return _Look(candidates(doubt, tasks, when=when, is_known=is_known), is_whole)
 
-    def _is_known(self, doubt: Doubt, task_id: str) -> bool:
-        if task_id in self._own or self._hub.knows(task_id):
-            return True
-        names = self._named.items()  # a task that a delivery gave to somebody else is not the lost
-        return any(task_id == own and doubt.reference != reference for reference, own in names)
+    def _is_known(self, others: set[str], task_id: str) -> bool:
+        return task_id in self._own or task_id in others or self._hub.knows(task_id)
+
+    def _named_for_others(self, doubt: Doubt) -> set[str]:
+        """The tasks that deliveries gave to other submissions than the lost one."""
+        return {task for reference, task in self._named.items() if reference != doubt.reference}
 
     async def _read_list(
         self, doubt: Doubt, patience: Patience

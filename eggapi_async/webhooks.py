@@ -157,7 +157,7 @@ class WebhookReceiver:
                       Authentic ones beyond are confirmed by *deliver*, or refused where there is
                       none
     allow_unsigned    take deliveries without a signature as hints, for *deliver* to confirm
-    max_body          bytes of a body
+    max_body          bytes of a body, a megabyte at most
     body_deadline     seconds in which a body must have come
     handler_deadline  seconds for *deliver* and *on_event*; the service waits for 30
     max_concurrent    deliveries under way at once; more are told to come again (503)

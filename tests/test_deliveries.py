@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import attrs
 import pytest
 
@@ -487,6 +488,33 @@ async def test_an_event_may_come_by_any_way() -> None:
         known = await here.egg.deliver(verify_webhook(body, headers, SECRET, now=7))
         assert known is task.snapshot
         assert (await task).is_completed
+
+
+@pytest.mark.real_time
+async def test_a_delivery_on_another_event_loop_wakes_who_waits_on_this_one() -> None:
+    """As where a bot waits in one thread, and a web server listens in another."""
+    emulator = EggEmulator()
+    async with connect(emulator, webhook_url=HOOK) as egg:
+        receiver = WebhookReceiver(SECRET, deliver=egg.deliver)
+        task = await egg.generate("A cat")
+        unclear = body_of(task.id, output=None)  # so that the service must be asked, on this loop
+        body = body_of(task.id)
+
+        async def elsewhere() -> list[int]:
+            sent = [(each, sign_webhook(each, SECRET)) for each in (unclear, body)]
+            return [await receiver.handle(*each) for each in sent]
+
+        async with anyio.create_task_group() as group:
+            statuses: list[int] = []
+
+            async def listen() -> None:
+                statuses.extend(await anyio.to_thread.run_sync(anyio.run, elsewhere))
+
+            group.start_soon(listen)
+            result = await task.result(timeout=60)
+        assert statuses == [503, 204]  # it had not ended yet, then it had
+        assert result.url == "https://cdn.test/" + task.id + ".png"
+        assert egg.stats.polls == 0
 
 
 @pytest.mark.parametrize("first", ["asyncio", "trio"])

@@ -88,6 +88,11 @@ def test_by_default_now_is_this_machines_clock() -> None:
         pytest.param({"now": NOW - 301}, "future", id="a delivery from the future"),
         pytest.param({"now": "soon"}, "misused", id="a now that is no time"),
         pytest.param({"now": float("nan")}, "misused", id="a now that is no number"),
+        pytest.param(
+            {"now": datetime(1, 1, 1)},  # noqa: DTZ001
+            "misused",
+            id="a now at the end of the calendar",
+        ),
         pytest.param({"tolerance": -1}, "misused", id="a tolerance below none"),
         pytest.param({"tolerance": None}, "misused", id="a tolerance that is no number"),
         pytest.param({"tolerance": float("nan")}, "misused", id="a tolerance that is nothing"),

@@ -41,9 +41,10 @@ def to_app(app: Callable[..., Awaitable[None]]) -> Sender:
         async def note(message: Message) -> None:
             if message["type"] == "http.response.start":
                 statuses.append(message["status"])
+            elif not message.get("more_body", False):
+                ended.set()
 
         await app(_scope(url, headers, body), receive, note)
-        ended.set()
         return statuses[0]
 
     return send
