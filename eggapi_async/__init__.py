@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         UsageSummary,
     )
     from .prices import Estimate, ModelEstimate, estimate
+    from .webhooks import WebhookEvent, WebhookReceiver, sign_webhook, verify_webhook
 
 __all__ = [
     "APIError",
@@ -90,9 +91,13 @@ __all__ = [
     "UnexpectedResponseError",
     "UsageRecord",
     "UsageSummary",
+    "WebhookEvent",
+    "WebhookReceiver",
     "WebhookVerificationError",
     "__version__",
     "estimate",
+    "sign_webhook",
+    "verify_webhook",
 ]
 
 _HOMES = {
@@ -135,6 +140,10 @@ _HOMES = {
     "Estimate": "prices",
     "ModelEstimate": "prices",
     "estimate": "prices",
+    "WebhookEvent": "webhooks",
+    "WebhookReceiver": "webhooks",
+    "sign_webhook": "webhooks",
+    "verify_webhook": "webhooks",
 }
 """Where each public name lives."""
 _ROOMS = frozenset(
@@ -148,6 +157,7 @@ _ROOMS = frozenset(
         "models",
         "prices",
         "testing",
+        "webhooks",
     }
 )
 

@@ -31,7 +31,8 @@ SLACK: Final = timedelta(hours=3)
 class Doubt:
     """A lost submission: *sent_at* and *lost_at* by this machine's clock.
 
-    *slack* is how wrong these may be; *name* is that of its record, None where it has none.
+    *slack* is how wrong these may be; *name* is that of its record, None where it has none;
+    *reference* is what its webhook URL carried, if anything: a delivery with it names the task.
     """
 
     request: GenerationRequest
@@ -39,6 +40,7 @@ class Doubt:
     lost_at: datetime
     slack: timedelta = timedelta(0)
     name: object = None
+    reference: str | None = None
 
     def rivals(self, other: Doubt) -> bool:
         """True when one listed task could be either's."""

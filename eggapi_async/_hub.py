@@ -15,7 +15,7 @@ from contextlib import suppress
 from copy import copy
 from decimal import Decimal
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 import anyio
@@ -25,7 +25,9 @@ from anyio.abc import TaskGroup
 from cattrs import BaseValidationError
 
 from . import _protocol
+from ._hooks import Trust, url_of
 from ._polling import Ask, Peek, Sweep, Watched, Watchlist
+from ._recent import Recent
 from ._rhythm import History, PollPolicy, Rhythm
 from ._transport import Transport
 from ._values import snapshot
@@ -48,6 +50,10 @@ FORGOTTEN: Final = 86_400.0
 LINGER: Final = 0.5
 """Seconds that a leader who has its result still waits for polls under way, before dropping
 them."""
+EARLY: Final = 600.0
+"""Seconds for which the end of a task that nobody here knows yet is kept: the answer to its
+submission may still be under way."""
+MOST_EARLY: Final = 4096
 _RANK: Final[Mapping[str, int]] = {"pending": 0, "processing": 1}
 
 
@@ -97,7 +103,14 @@ class Watch:
 class Hub:
     """The tasks of one client: the open ones, and who waits for them."""
 
-    def __init__(self, *, transport: Transport, policy: PollPolicy, stats: Stats) -> None:
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        policy: PollPolicy,
+        stats: Stats,
+        trust: Trust | None = None,
+    ) -> None:
         self._transport = transport
         self._stats = stats
         self._policy = policy
@@ -106,10 +119,12 @@ class Hub:
         self._watches: WeakValueDictionary[str, Watch] = WeakValueDictionary()
         self._unfinished: OrderedDict[str, Watch] = OrderedDict()
         self._waited: OrderedDict[str, Watch] = OrderedDict()
+        self._trust = trust or Trust()
+        self._early: Recent[str, Mapping[str, Any]] = Recent(MOST_EARLY, EARLY)
         self._leader: Waiter | None = None
         self._news = anyio.Event()
         self._sleeps_until = math.inf
-        self._token: object = None
+        self._token: Any = None
 
     def _arrive(self) -> None:
         """Notice another event loop: waiters of the last one never go on, its clock is not ours."""
@@ -120,10 +135,16 @@ class Hub:
         self._leader, self._news, self._sleeps_until = None, anyio.Event(), math.inf
         self._watchlist = Watchlist(self._policy)
         self._waited.clear()
+        self._early.restamp(anyio.current_time())
         ripe = anyio.current_time() - self._policy.first_delay
         for watch in list(self._watches.values()):
             watch.waiting, watch.known = [], None
             watch.since = None if watch.since is None else ripe
+
+    @property
+    def home(self) -> Any:
+        """The event loop on which the waiting is done, as a token; None before there was any."""
+        return self._token
 
     @property
     def unfinished(self) -> tuple[Watch, ...]:
@@ -140,6 +161,7 @@ class Hub:
         watch = self._watches.get(task_id)
         if watch is None:
             watch = self._watches[task_id] = Watch(task_id)
+            self._catch_up(watch)
         return watch
 
     def knows(self, task_id: str) -> bool:
@@ -154,14 +176,46 @@ class Hub:
     ) -> Watch:
         """Take in the answer to a submission; from here on the task's id is not lost."""
         self._arrive()
-        watch = self.watch(task.id)
+        watch = self._watches.setdefault(task.id, Watch(task.id))
         watch.reservation = reservation
         watch.request, watch.since = request, anyio.current_time()
         self._stats.submitted += 1
         self._unfinished[task.id] = watch
         self._forget_old(watch.since - FORGOTTEN)
         self.show(task)
+        self._catch_up(watch)
         return watch
+
+    def _catch_up(self, watch: Watch) -> None:
+        """Show what a webhook told of a task before anybody here knew it."""
+        fields = self._early.pop(watch.task_id)
+        if fields is not None:
+            self._lay_over(watch, fields)
+
+    def delivered(self, fields: Mapping[str, Any]) -> TaskSnapshot:
+        """Take in what a webhook tells of a task, laid over what is known of it; the task then.
+
+        An end that nobody waits for is kept for a while: the task may not be known yet.
+        """
+        self._arrive()
+        watch = self._watches.get(fields["id"])
+        task = snapshot(fields) if watch is None else self._lay_over(watch, fields)
+        if task.is_final and not (watch and watch.waiting):
+            self._early.put(task.id, task.raw, now=anyio.current_time())
+        return task
+
+    def _lay_over(self, watch: Watch, fields: Mapping[str, Any]) -> TaskSnapshot:
+        known = watch.snapshot.raw if watch.snapshot else {}
+        task = snapshot({**known, **fields})
+        if task.is_final:
+            self._note_delivery(watch)
+        self.show(task)
+        return watch.snapshot or task
+
+    def _note_delivery(self, watch: Watch) -> None:
+        self._stats.delivered += watch.request is not None and not watch.is_done
+        if url := _hook_of(watch):
+            self._trust.came(url)
 
     def _forget_old(self, horizon: float) -> None:
         # A bot that relies on webhooks, and never awaits, must not grow for weeks.
@@ -240,6 +294,7 @@ class Hub:
             since=watch.since,
             known=watch.known,
             rhythm=partial(self._rhythm, watch),
+            net=self._net(watch),
         )
         self._plan_by(watch.task_id)
 
@@ -251,6 +306,11 @@ class Hub:
     def _rhythm(self, watch: Watch) -> Rhythm:
         request = watch.request if self._policy.learn else None
         return self._history.rhythm(None if request is None else _kind(request))
+
+    def _net(self, watch: Watch) -> float | None:
+        """Seconds between looks at a task whose end is left to a webhook; None: it is polled."""
+        url = _hook_of(watch)
+        return self._policy.safety_net if url and self._trust.holds(url) else None
 
     def _leave(self, watch: Watch, waiter: Waiter) -> None:
         if waiter not in watch.waiting:  # of an event loop that is gone
@@ -329,13 +389,24 @@ class Hub:
     async def _peek(self, ask: Peek) -> None:
         task = await self._transport.ask(_protocol.get_task(ask.task_id, kind="peek"))
         self._watchlist.seen(task, now=anyio.current_time())
-        self.show(task)
+        self._found(task)
 
     async def _sweep(self, ask: Sweep) -> None:
         page = await self._transport.ask(_protocol.sweep_tasks(ask.page), first=True)
         for item in self._watchlist.seen_page(ask.page, page, now=anyio.current_time()):
             with suppress(BaseValidationError):  # a peek will say what is wrong with it
-                self.show(snapshot(item))
+                self._found(snapshot(item))
+
+    def _found(self, task: TaskSnapshot) -> None:
+        """Show what a poll found. An end that a webhook should have told may cost it the trust."""
+        watch = self._waited.get(task.id)
+        if task.is_final and watch and watch.known and watch.known.is_overdue(anyio.current_time()):
+            url = _hook_of(watch)
+            if url and self._trust.missed(url):
+                log.warning("webhooks do not arrive: their tasks are polled until one does")
+                self._watchlist.hurry(anyio.current_time())
+                self._news.set()
+        self.show(task)
 
     def _judge(self, task_id: str, error: EggError) -> None:
         """End the waits that an error makes hopeless; all other errors may pass."""
@@ -358,6 +429,10 @@ class Hub:
         if anyio.current_time() > watch.since + LAG:
             watch.not_found += 1
         return watch.not_found > 1
+
+
+def _hook_of(watch: Watch) -> str | None:
+    return None if watch.request is None else url_of(watch.request)
 
 
 def _kind(request: GenerationRequest) -> tuple[str, str | None]:

@@ -35,7 +35,8 @@ _SCHEMA: Final = (
     "CREATE TABLE service (origin TEXT NOT NULL)",
     "CREATE TABLE items (key TEXT PRIMARY KEY NOT NULL, position INTEGER NOT NULL,"
     " content TEXT NOT NULL, state TEXT NOT NULL, request TEXT NOT NULL, task_id TEXT,"
-    " snapshot TEXT, refusal TEXT, paths TEXT, sent_at TEXT, lost_at TEXT, ended_at TEXT)",
+    " snapshot TEXT, refusal TEXT, paths TEXT, sent_at TEXT, lost_at TEXT, ended_at TEXT,"
+    " reference TEXT)",
     "CREATE TABLE tasks (id TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION}",
     f"PRAGMA user_version = {VERSION}",

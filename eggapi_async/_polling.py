@@ -17,7 +17,7 @@ import attrs
 from ._rhythm import PollPolicy, Rhythm
 from ._sweeping import EAGER, HIDDEN, Sweeper
 from ._watched import Ask, Peek, Sweep, Watched
-from .models import Page, TaskSnapshot
+from .models import FINAL, Page, TaskSnapshot
 
 __all__ = ["Ask", "Peek", "Sweep", "Watched", "Watchlist"]
 
@@ -61,11 +61,13 @@ class Watchlist:
         since: float | None,
         known: Watched | None = None,
         rhythm: Callable[[], Rhythm] | None = None,
+        net: float | None = None,
     ) -> Watched:
         """Watch a task that was submitted at *since* (None: not by us, so look at once).
 
         *rhythm* gives the looks at it while it is alone; among many it is not asked. *known* is
-        what an earlier `add` gave for the same task: looks that it owes are not repeated.
+        what an earlier `add` gave for the same task: looks that it owes are not repeated. *net* is
+        the time between looks, in seconds, where a webhook is expected to tell the end.
         """
         if not self._tasks:
             self._start_afresh()
@@ -74,9 +76,18 @@ class Watchlist:
         else:
             task = known or self._new(now, since, rhythm())
         task.is_asked = False
-        task.due = min(task.due, now + max(self.policy.interval, task.rhythm.first))
         self._tasks[task_id] = task
+        if net is not None and task.is_ours:
+            _leave_to_webhook(task, net)
+            return task
+        _hurry(task, now)
+        task.due = min(task.due, now + max(self.policy.interval, task.rhythm.first))
         return task
+
+    def hurry(self, now: float) -> None:
+        """Webhooks do not come: watch every task as if there were none."""
+        for task in self._tasks.values():
+            _hurry(task, now)
 
     def _new(self, now: float, since: float | None, rhythm: Rhythm) -> Watched:
         is_ours = since is not None and since <= now
@@ -188,6 +199,8 @@ class Watchlist:
             return
         watched.is_asked = False
         watched.status = task.status
+        if not task.is_final:
+            watched.rest(now)
         if self._was_hidden_by_list(watched, task, now):
             self._sweeper.give_up(self._tasks.values(), now=now)
             self._needs_plan = True
@@ -213,6 +226,8 @@ class Watchlist:
             watched.due = now
             return False
         watched.due = now + (EAGER if self._is_eager else self.policy.interval)
+        if item.get("status") not in FINAL:
+            watched.rest(now)
         is_news = watched.status != item.get("status")
         watched.status = item.get("status")
         return is_news
@@ -234,3 +249,16 @@ class Watchlist:
             self._sweeper.dropped()
         elif ask.task_id in self._tasks:
             self._tasks[ask.task_id].is_asked = False
+
+
+def _leave_to_webhook(task: Watched, net: float) -> None:
+    if task.net is None:
+        task.net = net
+        task.rest(task.since)
+
+
+def _hurry(task: Watched, now: float) -> None:
+    """No webhook is expected any more: *task* is looked at as others are."""
+    if task.net is not None:
+        task.net, task.is_alone = None, False
+        task.ripe_at, task.due, task.truth_due = now, now, now + TRUST

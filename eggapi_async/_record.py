@@ -46,6 +46,7 @@ class JournalItem:
     paths      the files that were saved
     sent_at    when its POST left; lost_at: when its answer was given up, or would have been
     ended_at   when its end was recorded (aware datetimes, this machine's clock)
+    reference  what its webhook URL carried, if anything: a delivery with it names the task
     """
 
     index: int
@@ -59,6 +60,7 @@ class JournalItem:
     sent_at: datetime | None = None
     lost_at: datetime | None = None
     ended_at: datetime | None = None
+    reference: str | None = None
 
     @property
     def cost(self) -> Decimal | None:
@@ -95,6 +97,7 @@ COLUMNS: Final = (
     "sent_at",
     "lost_at",
     "ended_at",
+    "reference",
 )
 Row = Mapping[str, Any]
 
@@ -113,6 +116,7 @@ def as_row(item: JournalItem) -> dict[str, Any]:
         "refusal": _refusal_text(item.error),
         "paths": json.dumps([str(path) for path in item.paths]) if item.paths else None,
         **{name: time and time.isoformat() for name, time in times.items()},
+        "reference": item.reference,
     }
 
 
@@ -132,6 +136,7 @@ def as_item(row: Row) -> JournalItem:
         sent_at=sent_at,
         lost_at=lost_at,
         ended_at=ended_at,
+        reference=row["reference"],
     )
     return attrs.evolve(item, error=_error(item, row["refusal"]))
 
@@ -160,6 +165,7 @@ def _error(item: JournalItem, refusal: str | None) -> EggError | None:
             request=item.request,
             sent_at=item.sent_at,
             lost_at=item.lost_at,
+            reference=item.reference,
         )
     if item.state != FAILED:
         return None

@@ -72,13 +72,12 @@ class Entry:
         self.item = attrs.evolve(self.item, **changes)
         self._scribe.note(self.item)
 
-    async def declare(self) -> None:
+    async def declare(self, reference: str | None) -> None:
         """Its POST is about to leave: durable when this returns."""
         now = self._now()
         blank = {"task_id": None, "snapshot": None, "error": None, "paths": (), "ended_at": None}
-        self._note(
-            state=INTENT, sent_at=now, lost_at=now + timedelta(seconds=self._patience), **blank
-        )
+        lost_at = now + timedelta(seconds=self._patience)
+        self._note(state=INTENT, sent_at=now, lost_at=lost_at, reference=reference, **blank)
         await self._scribe.flush()
 
     def withdraw(self) -> None:
@@ -265,6 +264,7 @@ class Resume:
             sent_at=item.sent_at,
             lost_at=item.lost_at,
             name=self._name(item),
+            reference=item.reference,
         )
 
     async def _paths(self, entry: Entry, task: TaskSnapshot) -> Collection[Path]:

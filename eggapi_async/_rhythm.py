@@ -65,8 +65,10 @@ def advised(first: float, interval: float) -> Rhythm:
     return Rhythm(first, interval, 0.0, interval)
 
 
-def _seconds(low: float) -> Any:
+def _seconds(low: float, *, or_none: bool = False) -> Any:
     def check(_: object, field: attrs.Attribute[Any], value: Any) -> None:
+        if or_none and value is None:
+            return
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= low:
             raise ConfigurationError(f"{field.name}: expected seconds ≥ {low:g}, got {value!r}")
 
@@ -83,6 +85,9 @@ class PollPolicy:
     sweep         False: never read the list, ask for each task by name
     learn         let a lone task's looks fall where past tasks of its kind ended, once enough have;
                   on average no more looks than the two advised figures give. False: always those
+    safety_net    between looks at a task whose end a webhook will tell: one that carries a
+                  webhook URL at which deliveries are known to arrive, see `AsyncEggClient`. None:
+                  webhooks or not, all tasks are watched alike
     """
 
     first_delay: float = attrs.field(default=3.0, validator=_seconds(0))
@@ -90,6 +95,7 @@ class PollPolicy:
     min_interval: float = attrs.field(default=0.5, validator=_seconds(0.01))
     sweep: bool = True
     learn: bool = True
+    safety_net: float | None = attrs.field(default=60.0, validator=_seconds(0.01, or_none=True))
 
     @property
     def advice(self) -> Rhythm:

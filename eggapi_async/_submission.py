@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from itertools import count
-from typing import Final, Literal, Protocol
+from secrets import token_urlsafe
+from typing import Final, Literal
 
 import anyio
 import attrs
 
 from . import _protocol
 from ._doubt import SLACK, Doubt, Window, candidates, is_past, is_sure, window
+from ._hooks import Address, with_reference
 from ._hub import Hub, Watch
 from ._protocol import Answer
+from ._purchase import Ledger, Purchase, Record
+from ._recent import Recent
 from ._retry import Patience
-from ._transport import Intent, Lost, Transport
+from ._transport import Lost, Transport
 from ._values import server_time
-from .budget import Budget, Reservation
-from .errors import (
-    BudgetExceededError,
-    EggError,
-    InvalidRequestError,
-    SubmissionUncertainError,
-)
+from .budget import Budget
+from .errors import EggError, InvalidRequestError, SubmissionUncertainError
 from .models import GenerationRequest, TaskSnapshot
 
 log = logging.getLogger("eggapi_async")
@@ -45,78 +44,10 @@ REMEMBERED: Final = 20_000
 """Ids of own tasks that are kept to tell them from a lost one."""
 DOUBTED: Final = timedelta(minutes=10)
 """How long a doubt is remembered, since a listed task could be that one's instead."""
+NAMED: Final = 86_400.0
+"""Seconds for which the task that a delivery named by its reference is remembered."""
 PAGES: Final = 100
 """List pages that are read at most to find a lost task."""
-
-
-Ledger = Callable[[Collection[str]], Awaitable[Collection[str]]]
-"""Tells which of some ids belong to submissions that it has a record of."""
-
-
-class Record(Intent, Protocol):
-    """Where a submission is written down, so that it outlives this process.
-
-    An intent that is neither accepted nor lost is withdrawn, at the latest when the call ends.
-    """
-
-    @property
-    def name(self) -> object:
-        """What tells it from other submissions, in other processes too."""
-
-    def accept(self, task: TaskSnapshot) -> None:
-        """The id is known: nothing is lost from here on."""
-
-    def lose(self, sent_at: datetime, lost_at: datetime) -> None:
-        """The answer was lost."""
-
-
-@attrs.define(eq=False)
-class Purchase:
-    """One generation that is to be bought: by what leave, with what money, and where it is noted.
-
-    *check* raises when nothing more may be sent. All that hear of it hear the same.
-    """
-
-    request: GenerationRequest
-    patience: Patience
-    record: Record | None
-    budget: Budget | None
-    check: Callable[[], None]
-    reservation: Reservation = attrs.field(factory=Reservation)
-
-    def begin(self) -> None:
-        """Set the money aside. Raises BudgetExceededError, and what *check* raises."""
-        self.check()
-        if self.budget is not None:
-            self.reservation = self.budget.reserve(self.request)
-
-    async def declare(self) -> None:
-        """Its POST is about to leave."""
-        self._check_again()
-        if self.record is not None:
-            await self.record.declare()
-        self._check_again()
-
-    def _check_again(self) -> None:
-        with suppress(BudgetExceededError):  # its own money is set aside
-            self.check()
-
-    def withdraw(self) -> None:
-        """Its POST was not taken, if there is one that nothing was heard of."""
-        if self.record is not None:
-            self.record.withdraw()
-
-    def accept(self, task: TaskSnapshot) -> None:
-        """Its task is known."""
-        self.reservation.keep()
-        if self.record is not None:
-            self.record.accept(task)
-
-    def lose(self, lost: Lost) -> None:
-        """Its answer was lost, and it may cost."""
-        self.reservation.keep()
-        if self.record is not None:
-            self.record.lose(lost.sent_at, lost.lost_at)
 
 
 @attrs.frozen
@@ -135,11 +66,21 @@ class Submissions:
     """Submits requests, and remembers what is needed to resolve those that were lost."""
 
     def __init__(
-        self, *, transport: Transport, hub: Hub, wall_clock: Callable[[], datetime]
+        self,
+        *,
+        transport: Transport,
+        hub: Hub,
+        wall_clock: Callable[[], datetime],
+        address: Address = Address(),
+        new_reference: Callable[[], str] = partial(token_urlsafe, 16),
     ) -> None:
         self._transport = transport
         self._hub = hub
         self._wall_clock = wall_clock
+        self._address = address
+        self._new_reference = new_reference
+        self._named: Recent[str, str] = Recent(REMEMBERED, NAMED)
+        self._listening: dict[str, anyio.Event] = {}
         self._own: OrderedDict[str, None] = OrderedDict()
         self._doubts: OrderedDict[Doubt, None] = OrderedDict()
         self._under_way: OrderedDict[object, anyio.Event] = OrderedDict()
@@ -164,6 +105,7 @@ class Submissions:
         """
         if uncertain not in ("raise", "verify"):
             raise InvalidRequestError("uncertain", uncertain, "'raise' or 'verify'")
+        request = self._address.given_to(request)
         purchase = Purchase(request, patience, record, budget, check)
         for attempts in count(1):
             if lost is not None:
@@ -180,6 +122,7 @@ class Submissions:
 
     async def _post(self, purchase: Purchase) -> Watch:
         purchase.begin()
+        purchase.reference = self._address.reference_for(purchase.request, self._new_reference)
         ticket = object()
         ended = self._under_way[ticket] = anyio.Event()
 
@@ -191,7 +134,7 @@ class Submissions:
 
         try:
             return await self._transport.call(
-                _protocol.submit(purchase.request),
+                _protocol.submit(with_reference(purchase.request, purchase.reference)),
                 purchase.patience,
                 accept=accept,
                 lose=lose,
@@ -222,7 +165,13 @@ class Submissions:
 
     def _lose(self, lost: Lost, purchase: Purchase) -> SubmissionUncertainError:
         name = None if purchase.record is None else purchase.record.name
-        doubt = Doubt(purchase.request, lost.sent_at, lost.lost_at, name=name)
+        doubt = Doubt(
+            purchase.request,
+            lost.sent_at,
+            lost.lost_at,
+            name=name,
+            reference=purchase.reference,
+        )
         purchase.lose(lost)
         self._doubts[doubt] = None
         self._forget_doubts_before(doubt.lost_at - DOUBTED)
@@ -236,18 +185,19 @@ class Submissions:
         sent_at: datetime,
         lost_at: datetime,
         name: object,
+        reference: str | None = None,
     ) -> SubmissionUncertainError:
         """The error of a submission that was lost earlier, maybe by another process."""
         for doubt in self._doubts:
             if doubt.name == name:
                 return self._error(doubt, patience, " earlier")
-        doubt = Doubt(request, sent_at, lost_at, SLACK, name)
+        doubt = Doubt(request, sent_at, lost_at, SLACK, name, reference)
         self._doubts[doubt] = None
         return self._error(doubt, patience, " earlier")
 
     def _error(self, doubt: Doubt, patience: Patience, how: str) -> SubmissionUncertainError:
         async def reconcile() -> tuple[TaskSnapshot, ...]:
-            return (await self._look(attrs.evolve(doubt, slack=timedelta(0)), patience)).found
+            return await self._candidates(attrs.evolve(doubt, slack=timedelta(0)), patience)
 
         error = SubmissionUncertainError(
             f"the submission's answer was lost{how}; the task may exist and be billed,"
@@ -255,6 +205,7 @@ class Submissions:
             request=doubt.request,
             sent_at=doubt.sent_at,
             lost_at=doubt.lost_at,
+            reference=doubt.reference,
             reconcile=reconcile,
         )
         error._doubt = doubt
@@ -272,8 +223,43 @@ class Submissions:
         self, error: SubmissionUncertainError, patience: Patience
     ) -> tuple[TaskSnapshot, ...]:
         """The listed tasks that could be the lost one; also for an error from another process."""
-        doubt = Doubt(error.request, error.sent_at, error.lost_at)
-        return (await self._look(doubt, patience)).found
+        doubt = Doubt(error.request, error.sent_at, error.lost_at, reference=error.reference)
+        return await self._candidates(doubt, patience)
+
+    async def _candidates(self, doubt: Doubt, patience: Patience) -> tuple[TaskSnapshot, ...]:
+        found: tuple[TaskSnapshot, ...] = ()
+        if self._name_of(doubt.reference) is None:
+            found = (await self._look(doubt, patience)).found
+        task_id = self._name_of(doubt.reference)  # it may have come while the list was read
+        if task_id is None:
+            return found
+        call = _protocol.get_task(task_id)
+        return (await self._transport.call(call, patience, accept=lambda task, _: task),)
+
+    def name(self, reference: str, task_id: str) -> None:
+        """A delivery to the URL with this *reference* was about this task."""
+        if task_id in self._own:
+            return
+        self._named.put(reference, task_id, now=self._wall_clock().timestamp())
+        for doubt in [doubt for doubt in self._doubts if doubt.reference == reference]:
+            del self._doubts[doubt]
+        if reference in self._listening:
+            self._listening[reference].set()
+
+    def _name_of(self, reference: str | None) -> str | None:
+        """The task that a delivery has named by *reference*."""
+        if reference is None:
+            return None
+        return self._named.get(reference, now=self._wall_clock().timestamp())
+
+    def _adopted(self, error: SubmissionUncertainError, purchase: Purchase) -> Watch | None:
+        """The lost task as an own one, if a delivery has named it."""
+        task_id = self._name_of(error.reference)
+        if task_id is None:
+            return None
+        self._doubts.pop(error._doubt, None)
+        log.warning("a webhook named %s for the submission whose answer was lost", task_id)
+        return self._accept(TaskSnapshot(id=task_id, status="pending"), purchase)
 
     async def _resolve(
         self, error: SubmissionUncertainError, purchase: Purchase, uncertain: Uncertain
@@ -282,6 +268,8 @@ class Submissions:
 
         Raises *error* with its candidates where that is not certain.
         """
+        if watch := self._adopted(error, purchase):
+            return watch
         if uncertain == "raise":
             raise error
         doubt = error._doubt
@@ -290,13 +278,14 @@ class Submissions:
             look = await self._look_until_found(doubt, purchase.patience)
         except EggError as problem:
             raise error from problem
+        if watch := self._adopted(error, purchase):
+            return watch
         is_clear = look.is_whole and doubt in self._doubts
         if is_clear and not look.found:
             del self._doubts[doubt]
             purchase.reservation.settle(Decimal(0))
             return None
-        is_clear &= look.is_sure and len(look.found) == 1
-        if not is_clear or any(map(doubt.rivals, self._doubts)):
+        if not (is_clear and self._is_only(doubt, look)):
             error.candidates = look.found
             raise error
         del self._doubts[doubt]
@@ -305,23 +294,53 @@ class Submissions:
 
     async def _look_until_found(self, doubt: Doubt, patience: Patience) -> _Look:
         for pause in LOOKS:
-            await anyio.sleep(pause)
+            await self._pause(pause, doubt.reference)
             look = await self._look(doubt, patience)
+            is_open = look.found and not self._is_only(doubt, look)
+            if is_open and doubt.reference and not self._name_of(doubt.reference):
+                continue  # a delivery may still tell
             if look.found or not look.is_whole:
                 break
         return look
 
+    def _is_only(self, doubt: Doubt, look: _Look) -> bool:
+        """True when one task was found for sure, and no other doubt can claim it."""
+        is_one = look.is_sure and len(look.found) == 1
+        return is_one and not any(map(doubt.rivals, self._doubts))
+
+    async def _pause(self, seconds: float, reference: str | None) -> None:
+        """Sleep, at most until a delivery names the task of *reference*."""
+        if reference is None:
+            await anyio.sleep(seconds)
+            return
+        named = self._listening[reference] = anyio.Event()
+        try:
+            with anyio.move_on_after(seconds):
+                await named.wait()
+        finally:
+            del self._listening[reference]
+
     async def _look(self, doubt: Doubt, patience: Patience) -> _Look:
         """Read the list once. Own submissions under way may be in it, their ids not yet known."""
         tasks, when, is_whole = await self._read_list(doubt, patience)
-        found = candidates(doubt, tasks, when=when, is_known=self._is_known)
+        found = self._strange(doubt, tasks, when)
         if found:
             for ended in list(self._under_way.values()):
                 await ended.wait()
             known = await self._recorded([task.id for task in found])
-            tasks = [task for task in found if task.id not in known]
-            found = candidates(doubt, tasks, when=when, is_known=self._is_known)
+            found = self._strange(doubt, [task for task in found if task.id not in known], when)
         return _Look(found, is_whole, all(is_sure(task, when) for task in found))
+
+    def _strange(
+        self, doubt: Doubt, tasks: Iterable[TaskSnapshot], when: Window
+    ) -> tuple[TaskSnapshot, ...]:
+        """Those of *tasks* that could be the lost one, and are not known to be another."""
+        others = {task for reference, task in self._named.items() if reference != doubt.reference}
+
+        def is_known(task_id: str) -> bool:
+            return task_id in self._own or task_id in others or self._hub.knows(task_id)
+
+        return candidates(doubt, tasks, when=when, is_known=is_known)
 
     async def _recorded(self, task_ids: list[str]) -> set[str]:
         """Those that journals have."""
@@ -329,9 +348,6 @@ class Submissions:
         for ledger in list(self.ledgers.values()):
             known.update(await ledger(task_ids))
         return known
-
-    def _is_known(self, task_id: str) -> bool:
-        return task_id in self._own or self._hub.knows(task_id)
 
     async def _read_list(
         self, doubt: Doubt, patience: Patience

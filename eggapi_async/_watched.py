@@ -44,6 +44,17 @@ class Watched:
     hidden_until: float = -math.inf  # the list did not show it where it was expected
     is_alone: bool = False  # no other open task is expected on its page
     is_asked: bool = False  # a peek is under way
+    net: float | None = None  # seconds between looks while a webhook is expected to tell the end
+
+    def rest(self, now: float) -> None:
+        """It was open just now: what is left to a webhook is not looked at again for a while."""
+        if self.net is not None:
+            self.ripe_at = self.due = now + self.net
+            self.truth_due = self.due + self.net
+
+    def is_overdue(self, now: float) -> bool:
+        """True when the webhook that should have told its end has had its time."""
+        return self.net is not None and self.ripe_at <= now
 
     def is_by_name(self, now: float) -> bool:
         """True for a task that no page of the list is expected to show well."""

@@ -21,13 +21,15 @@ from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 import attrs
 
 from . import _protocol
 from ._batch import Batch, Check
+from ._deliveries import Deliveries
 from ._downloads import MAX_BYTES, Downloads
+from ._hooks import Address, Trust
 from ._hub import Hub, Watch
 from ._protocol import Call
 from ._retry import Patience, RetryPolicy
@@ -53,6 +55,9 @@ from .models import (
     UsageSummary,
     is_safe_url,
 )
+
+if TYPE_CHECKING:
+    from ._events import WebhookEvent
 
 __all__ = ["AsyncEggClient"]
 
@@ -86,6 +91,7 @@ class _Engines:
     hub: Hub
     submissions: Submissions
     downloads: Downloads
+    deliveries: Deliveries
 
 
 class AsyncEggClient:
@@ -101,6 +107,14 @@ class AsyncEggClient:
     timeout      seconds that one attempt of one call may take in all its phases
     http_client  an `httpx.AsyncClient` to send with, which stays yours to close
     budget       what may be spent; give one to several clients that share it
+    webhook_url  where the service tells that a task has ended, for requests that name no URL of
+                 their own. Giving it is a promise that what comes there is handed to `deliver`, by
+                 a `WebhookReceiver(secret, deliver=egg.deliver)`: such tasks are then hardly polled
+                 (`PollPolicy.safety_net`), unless their ends turn out to arrive by polls only.
+                 Deliveries at other URLs have to arrive before polls rest
+    webhook_reference    let that URL's query carry a reference (`egg_ref=…`) that differs for each
+                 submission, so that a delivery names the task of a submission whose answer was
+                 lost. False: the URL is sent as it is
 
     Use it as `async with AsyncEggClient() as egg:`, or call `aclose()`. One client serves any
     number of coroutines, and event loops that follow each other. Raises ConfigurationError.
@@ -120,6 +134,8 @@ class AsyncEggClient:
         timeout: float = 30.0,
         http_client: HTTPClient | None = None,
         budget: Budget | None = None,
+        webhook_url: str | None = None,
+        webhook_reference: bool = True,
     ) -> None:
         try:
             key = ApiKey(_from_environment("EGGAPI_API_KEY") if api_key is None else api_key)
@@ -136,6 +152,7 @@ class AsyncEggClient:
         self._model = model
         self._budget = budget
         self._patience = Patience(timeout, retry)
+        address = Address(webhook_url, webhook_reference)
         stats, wire = Stats(), Wire(http_client)
         origin = _origin(base_url or _from_environment("EGGAPI_BASE_URL"))
         transport = Transport(
@@ -148,11 +165,14 @@ class AsyncEggClient:
             dice=random.random,
             wall_clock=wall_clock,
         )
-        hub = Hub(transport=transport, policy=polling, stats=stats)
-        submissions = Submissions(transport=transport, hub=hub, wall_clock=wall_clock)
+        hub = Hub(transport=transport, policy=polling, stats=stats, trust=Trust(address.url))
+        submissions = Submissions(
+            transport=transport, hub=hub, wall_clock=wall_clock, address=address
+        )
         downloads = Downloads(transport=transport, dice=random.random)
+        deliveries = Deliveries(transport=transport, hub=hub, submissions=submissions)
         self._engines = _Engines(
-            limiter, stats, origin, wire, transport, hub, submissions, downloads
+            limiter, stats, origin, wire, transport, hub, submissions, downloads, deliveries
         )
         self._is_owner = True
 
@@ -395,6 +415,19 @@ class AsyncEggClient:
     def stats(self) -> Stats:
         """Counters since the client was made."""
         return self._engines.stats
+
+    # --- webhooks ----------------------------------------------------------------------------
+
+    async def deliver(self, event: WebhookEvent) -> TaskSnapshot | None:
+        """Take in what a webhook told: every wait for that task ends at once.
+
+        For a `WebhookReceiver`, or for whatever else brings a verified `WebhookEvent` here, from
+        any event loop. What is not trusted (stale, unsigned), or does not tell all of the end, is
+        asked for first (one GET). An end is kept for ten minutes where the task is not known yet.
+        Returns the task as it is known then; None for an event that tells nothing of one. Raises
+        the errors of that GET.
+        """
+        return await self._engines.deliveries.take(event, self._patience)
 
     # --- files -------------------------------------------------------------------------------
 

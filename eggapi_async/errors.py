@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
+    from ._events import WebhookEvent
     from .models import GenerationRequest, TaskSnapshot
 
 __all__ = [
@@ -206,6 +207,8 @@ class SubmissionUncertainError(EggError):
     sent, *sent_at* and *lost_at* (aware datetimes, this machine's clock) bound the time in which
     the service may have taken it. *candidates* are the listed tasks that could be it, where they
     were looked for already (`uncertain="verify"`); `await error.reconcile()` looks for them now.
+    *reference* is what the webhook URL carried, if it was the client's own: a delivery names the
+    task by it.
     """
 
     # What belongs to a live client, and so is missing on a copy.
@@ -220,6 +223,7 @@ class SubmissionUncertainError(EggError):
         sent_at: datetime,
         lost_at: datetime,
         candidates: tuple[TaskSnapshot, ...] = (),
+        reference: str | None = None,
         reconcile: Callable[[], Awaitable[tuple[TaskSnapshot, ...]]] | None = None,
     ) -> None:
         super().__init__(message)
@@ -227,12 +231,14 @@ class SubmissionUncertainError(EggError):
         self.sent_at = sent_at
         self.lost_at = lost_at
         self.candidates = candidates
+        self.reference = reference
         self._reconcile = reconcile
 
     async def reconcile(self) -> tuple[TaskSnapshot, ...]:
         """The listed tasks that could be the lost one; reads the task list, buys nothing.
 
-        Same model and type, created in the window by the service's own clock, unknown to the client
+        Exactly the lost one where a webhook has named it by its *reference*. Otherwise those of the
+        same model and type, created in the window by the service's own clock, unknown to the client
         that sent it. An empty answer soon after the loss is no proof: the list may lag.
         Raises ConfigurationError on an error that was pickled: it has lost its client;
         `AsyncEggClient.reconcile(error)` takes it.
@@ -329,4 +335,22 @@ class JournalError(EggError):
 
 
 class WebhookVerificationError(EggError):
-    """A delivery that is not provably genuine. The only thing that verification ever raises."""
+    """A delivery that is not provably genuine. The only thing that verification ever raises.
+
+    *reason* is one word: `not_bytes` (the body is not what came over the wire), `no_secret`,
+    `misused` (another argument makes no sense), `too_large`, `unsigned`, `malformed` (the headers),
+    `forged`, `stale`, `future`, `unreadable` (signed, but no event). *event* is what a stale or
+    future delivery says: its signature is good, so the task may have ended; else None.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str = "malformed", event: WebhookEvent | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.event = event
+
+    @property
+    def task_id(self) -> str | None:
+        """The task that an authentic, but stale or future delivery is about."""
+        return self.event.task_id if self.event else None

@@ -34,7 +34,7 @@ DEFAULT_MODEL = "nanobanana"
 LONGEST_NAME = 200
 """Bytes of a file's name, folders in it included: systems take 255, and a suffix comes behind."""
 
-_FINAL = frozenset({"completed", "failed"})
+FINAL = frozenset({"completed", "failed"})
 _FORBIDDEN = frozenset(':*?"<>|\\')
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -241,7 +241,7 @@ class TaskSnapshot:
     @property
     def is_final(self) -> bool:
         """True when the task has ended, well or badly."""
-        return self.status in _FINAL
+        return self.status in FINAL
 
     @property
     def is_completed(self) -> bool:
@@ -321,6 +321,7 @@ class Stats:
     retries       requests sent again after a failure or a refusal
     rate_limited  answers 429
     submitted, completed, failed    tasks
+    delivered     ends that a webhook told before a poll did
     cost          US dollars that completed tasks reported
     """
 
@@ -330,6 +331,7 @@ class Stats:
     submitted: int = 0
     completed: int = 0
     failed: int = 0
+    delivered: int = 0
     cost: Decimal = Decimal(0)
 
     @property

@@ -669,7 +669,7 @@ def test_the_emulator_serves_until_a_signal(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_emulator_shows_version_six_addresses_as_urls_do() -> None:
     """An IPv6 address stands in brackets."""
-    from eggapi_async.cli.emulator import address
+    from eggapi_async.cli.serving import address
 
     assert address("::1", 80) == "http://[::1]:80"
 
@@ -766,8 +766,8 @@ class _Without:
 @pytest.mark.parametrize(
     "words",
     [[], ["generate"], ["batch"], ["tasks"], ["tasks", "list"], ["tasks", "get"], ["tasks", "wait"],
-     ["tasks", "download"], ["usage"], ["emulator"], ["demo"],
-     ["gallery"]],
+     ["tasks", "download"], ["usage"], ["emulator"], ["demo"], ["gallery"], ["webhook"],
+     ["webhook", "listen"], ["webhook", "verify"]],
     ids=" ".join,
 )  # fmt: skip
 def test_help_begins_with_examples(words: list[str]) -> None:

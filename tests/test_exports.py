@@ -53,9 +53,13 @@ PUBLIC = [
     "UnexpectedResponseError",
     "UsageRecord",
     "UsageSummary",
+    "WebhookEvent",
+    "WebhookReceiver",
     "WebhookVerificationError",
     "__version__",
     "estimate",
+    "sign_webhook",
+    "verify_webhook",
 ]
 """The contract: adding a name is a feature, and removing one breaks somebody's program."""
 

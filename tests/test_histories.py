@@ -20,8 +20,9 @@ import pytest
 
 from eggapi_async import GenerationRequest, Page, SubmissionUncertainError, TaskSnapshot
 from eggapi_async._protocol import Answer, Call
+from eggapi_async._purchase import Purchase
 from eggapi_async._retry import Patience
-from eggapi_async._submission import LOOKS, Purchase, Submissions
+from eggapi_async._submission import LOOKS, Submissions
 from eggapi_async._transport import Lost
 from tests.virtual_time import run_virtual
 

@@ -103,7 +103,8 @@ def test_a_pause_is_not_saved_up() -> None:
 
 def test_who_oversleeps_a_little_loses_no_turn() -> None:
     """A busy event loop wakes 8 ms late, and still sends 80 in a second, never 82."""
-    pacer, now, sent = Pacer(80.0), START, []
+    pacer, now = Pacer(80.0), START
+    sent: list[float] = []
     while now < START + 10:
         delay = pacer.delay(now, poll=False, rivals=False)
         now += delay + (0.008 if delay and len(sent) % 3 == 0 else 0.0)

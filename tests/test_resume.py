@@ -38,6 +38,7 @@ from eggapi_async import (
     SubmissionUncertainError,
     TaskFailedError,
     TaskTimeoutError,
+    WebhookEvent,
 )
 from eggapi_async._journal import Database
 from eggapi_async._record import as_row
@@ -558,6 +559,31 @@ async def test_what_a_kill_left_is_a_doubt(tmp_path: Path) -> None:
     assert isinstance(outcome.error, SubmissionUncertainError)
     assert it.asked(SUBMIT) == 0
     assert it.states()["uncertain"] == 1
+
+
+@on_both
+async def test_a_delivery_names_the_task_of_a_lost_submission_to_the_next_process(
+    tmp_path: Path,
+) -> None:
+    """The reference in its webhook URL is in the journal, and good for one submission only."""
+    it = Studio(tmp_path)
+    it.emulator.fail_next(Fault.lost())
+    async with it.client(webhook_url="https://you.test/hook") as egg:
+        [first] = await egg.map(["Egg"], journal=it.journal)
+    assert isinstance(first.error, SubmissionUncertainError)
+    (reference,) = {item.reference for item in it.items()}
+    assert reference == first.error.reference is not None
+    (lost,) = it.emulator.accepted
+    async with it.client(webhook_url="https://you.test/hook") as egg:
+        await anyio.sleep(300)
+        task = await egg.get_task(lost)
+        event = WebhookEvent(
+            event="task.completed", task_id=lost, reference=reference, is_trusted=False
+        )
+        assert await egg.deliver(event) == task
+        [again] = await egg.map(["Egg"], journal=it.journal)
+    assert again.unwrap().id == lost
+    assert it.asked(SUBMIT) == 1
 
 
 @on_both

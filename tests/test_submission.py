@@ -24,13 +24,13 @@ from eggapi_async import (
     SubmissionUncertainError,
 )
 from eggapi_async._hub import Hub, Watch
+from eggapi_async._purchase import Purchase
 from eggapi_async._retry import Patience
 from eggapi_async._submission import (
     DOUBTED,
     LOOKS,
     PAGES,
     REMEMBERED,
-    Purchase,
     Submissions,
     Uncertain,
 )

@@ -23,6 +23,7 @@ from .generate import generate
 from .session import Session, with_emulator, with_json
 from .tasks import tasks
 from .usage import usage
+from .webhook import webhook
 
 __all__ = ["eggapi", "main"]
 
@@ -100,7 +101,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not is_told or "cancelled before" in text
 
 
-for command in (batch, demo, emulator, gallery, generate, tasks, usage):
+for command in (batch, demo, emulator, gallery, generate, tasks, usage, webhook):
     eggapi.add_command(command)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import anyio
@@ -26,10 +28,12 @@ from .asgi import (
     read_request,
     route_of,
 )
+from .deliveries import Attempt, Deliveries, WebhookFault
 from .faults import API, SUBMIT, Fault, FaultPlan, after_work, instead_of_work
 from .limits import Buckets, Purse
 from .outputs import File, file_answer
 from .pictures import VIDEO, picture
+from .senders import over_tcp, to_app
 from .service import Order, Service
 from .tasks import End, Task, shown
 from .validation import generation_fields, page_and_size
@@ -58,10 +62,19 @@ class EggEmulator:
         balance: US dollars, None for unlimited; open tasks hold their price.
         output_null_fields: absent fields of a task are sent as null.
         faults: probabilities by kind of `Fault`, of the requests it can happen to.
+        webhook_secret: what webhooks are signed with; without it they are not signed.
+        webhook_backoff: from a webhook that was not answered with 2xx to the next attempt; four
+            times longer each time, and hurried by the speed.
+        webhook_refresh: repeated webhooks carry the time of their own attempt.
+        webhook_faults: probabilities by kind of `WebhookFault`, of the tasks with a webhook.
+
+    Webhooks are sent while `delivering` runs, and by a server that speaks ASGI's lifespan, which
+    calls this very machine only.
 
     For tests it keeps: `requests`, a count by method and route; `refusals`, how many answers were
     429; `accepted`, the ids of tasks submitted by callers, in order; `leaks`, the paths of outputs
-    that were asked for with a key; `log`, the last 10,000 requests as (time, method, path).
+    that were asked for with a key; `log`, the last 10,000 requests as (time, method, path);
+    `deliveries`, the last 10,000 attempts to deliver a webhook.
     """
 
     def __init__(
@@ -81,6 +94,10 @@ class EggEmulator:
         balance: Decimal | None = None,
         output_null_fields: bool = False,
         faults: Mapping[str, float] | None = None,
+        webhook_secret: str | None = None,
+        webhook_backoff: float = 30.0,
+        webhook_refresh: bool = True,
+        webhook_faults: Mapping[str, float] | None = None,
     ) -> None:
         self.requests: Counter[str] = Counter()
         self.refusals = 0
@@ -104,6 +121,14 @@ class EggEmulator:
             get_delay=get_delay,
             purse=None if balance is None else Purse(balance),
         )
+        self._webhooks = Deliveries(
+            seed=seed,
+            secret=webhook_secret,
+            backoff=webhook_backoff / speed,
+            is_refreshed=webhook_refresh,
+            chances=webhook_faults or {},
+        )
+        self.deliveries: deque[Attempt] = self._webhooks.log
         self._handlers = {
             "/v1/generate": self._generate,
             "/v1/tasks": self._list,
@@ -125,6 +150,32 @@ class EggEmulator:
         for fault in faults:
             self._plan.queue(fault, on=on)
 
+    def fail_next_webhooks(self, *faults: WebhookFault) -> None:
+        """Let the webhooks of the next tasks that ask for one meet these faults, one each."""
+        self._webhooks.fail_next(*faults)
+
+    @property
+    def pending_webhooks(self) -> int:
+        """How many webhooks are still to be sent, now or again."""
+        return self._webhooks.pending
+
+    @asynccontextmanager
+    async def delivering(
+        self, app: Callable[..., Awaitable[None]] | None = None
+    ) -> AsyncIterator[None]:
+        """Send webhooks while the block runs: all of them to the ASGI application *app*.
+
+        Without it they go over TCP, to this very machine only.
+        """
+        send = over_tcp if app is None else to_app(app)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(partial(self._webhooks.run, send, clock=self._clock))
+                yield
+                group.cancel_scope.cancel()
+        except BaseExceptionGroup as several:  # what the block raises is the caller's, as it is
+            raise several.exceptions[0] from None
+
     def task(self, task_id: str) -> Task:
         """A task with its whole life, its end included, whatever the clock says; else KeyError."""
         return self._service.known(task_id)
@@ -132,7 +183,8 @@ class EggEmulator:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI call: HTTP or lifespan."""
         if scope["type"] == "lifespan":
-            await live(receive, send)
+            async with self.delivering():
+                await live(receive, send)
         elif scope["type"] == "http":
             await self._serve(scope, receive, send)
         else:
@@ -209,6 +261,7 @@ class EggEmulator:
         fields = generation_fields(request.body)
         task = self._service.submit(fields, now=request.now, end=end)
         self.accepted.append(task.id)
+        self._webhooks.schedule(task, origin=request.origin)
         return data_answer(self._shown(task, request), status=200 if end == "at once" else 202)
 
     def _get(self, request: Request, _: End) -> Answer:

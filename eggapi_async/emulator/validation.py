@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from .answers import RefusedError
+from .senders import LOOPBACK
 
 Check = Callable[[Any], str | None]
 """From a present value to what is wrong with it."""
@@ -97,7 +98,9 @@ def _image_urls(value: Any) -> str | None:
 
 
 def _webhook_url(value: Any) -> str | None:
-    if _is_url(value, schemes={"https"}) and len(value) <= 2048:
+    is_https = _is_url(value, schemes={"https"})
+    is_local = _is_url(value, schemes={"http"}) and urlsplit(value).hostname in LOOPBACK
+    if (is_https or is_local) and len(value) <= 2048:
         return None
     return "must be an https URL of up to 2048 characters"
 

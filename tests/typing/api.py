@@ -44,8 +44,12 @@ from eggapi_async import (
     UnexpectedResponseError,
     UsageRecord,
     UsageSummary,
+    WebhookEvent,
+    WebhookReceiver,
     __version__,
     estimate,
+    sign_webhook,
+    verify_webhook,
 )
 from eggapi_async.testing import connect
 
@@ -292,3 +296,26 @@ def requests() -> None:
     assert_type(GenerationRequest.of({"prompt": "A cat"}, model="m"), GenerationRequest)
     GenerationRequest("A cat")  # type: ignore[call-arg]
     GenerationRequest()  # type: ignore[call-arg]
+
+
+async def webhooks(egg: AsyncEggClient, raw: bytes, headers: dict[str, str]) -> None:
+    """Verified events, handed on by a receiver or by hand."""
+    AsyncEggClient(webhook_url="https://bot.test/hooks", webhook_reference=False)
+    PollPolicy(safety_net=None)
+    event = verify_webhook(raw, headers, "secret")
+    assert_type(event, WebhookEvent)
+    assert_type(event.cost, Decimal | None)
+    assert_type(event.timestamp, datetime | None)
+    assert_type(await egg.deliver(event), TaskSnapshot | None)
+    assert_type(sign_webhook(raw, "secret", now=1705314690), dict[str, str])
+    verify_webhook(raw, [(b"x-eggapi-timestamp", b"1")], ["new", b"old"], now=1.5, tolerance=60)
+    verify_webhook(raw.decode(), headers, "secret")  # type: ignore[arg-type]
+
+    async def on_event(event: WebhookEvent) -> None:
+        """Any function of an event."""
+
+    receiver = WebhookReceiver("secret", deliver=egg.deliver, on_event=on_event)
+    WebhookReceiver(["new", "old"], deliver=[egg.deliver, print])
+    WebhookReceiver(on_event=print, allow_unsigned=True)
+    assert_type(await receiver.handle(raw, headers, query="a=1"), int)
+    WebhookReceiver(7, deliver=egg.deliver)  # type: ignore[arg-type]
