@@ -199,6 +199,7 @@ class Submissions:
         task_id = self._name_of(error.reference)
         if task_id is None:
             return None
+        self._doubts.pop(error._doubt, None)
         log.warning("a webhook named %s for the submission whose answer was lost", task_id)
         return self._accept(TaskSnapshot(id=task_id, status="pending"), error.request)
 

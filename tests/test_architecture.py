@@ -37,7 +37,7 @@ FLOORS: list[set[str]] = [
     },
     {"_wire", "_lanes", "_transport", "_apart", "_files", "limiter", "_journal", "redis"},
     {"_hub", "_submission", "_downloads", "_batch", "_task", "_deliveries"},
-    {"client", "webhooks", "emulator", "_asgi"},
+    {"client", "webhooks", "emulator", "_asgi", "_verification"},
     {"__init__", "cli", "pytest_plugin", "testing", "__main__"},
 ]
 
