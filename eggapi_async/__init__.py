@@ -11,9 +11,12 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._batch import Batch
+    from ._reading import Journal
+    from ._record import JournalItem
     from ._retry import RetryPolicy
     from ._rhythm import PollPolicy
     from ._task import GenerationTask
+    from .budget import Budget
     from .client import AsyncEggClient
     from .errors import (
         APIError,
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
         UsageRecord,
         UsageSummary,
     )
+    from .prices import Estimate, ModelEstimate, estimate
     from .webhooks import WebhookEvent, WebhookReceiver, sign_webhook, verify_webhook
 
 __all__ = [
@@ -55,16 +59,21 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "Batch",
+    "Budget",
     "BudgetExceededError",
     "ConfigurationError",
     "ConnectionFailedError",
     "DownloadError",
     "EggError",
+    "Estimate",
     "GenerationRequest",
     "GenerationTask",
     "InsufficientBalanceError",
     "InvalidRequestError",
+    "Journal",
     "JournalError",
+    "JournalItem",
+    "ModelEstimate",
     "NotFoundError",
     "Outcome",
     "Page",
@@ -86,14 +95,18 @@ __all__ = [
     "WebhookReceiver",
     "WebhookVerificationError",
     "__version__",
+    "estimate",
     "sign_webhook",
     "verify_webhook",
 ]
 
 _HOMES = {
     "Batch": "_batch",
+    "Journal": "_reading",
+    "JournalItem": "_record",
     "PollPolicy": "_rhythm",
     "RetryPolicy": "_retry",
+    "Budget": "budget",
     "AsyncEggClient": "client",
     "GenerationTask": "_task",
     "APIError": "errors",
@@ -128,10 +141,24 @@ _HOMES = {
     "WebhookReceiver": "webhooks",
     "sign_webhook": "webhooks",
     "verify_webhook": "webhooks",
+    "Estimate": "prices",
+    "ModelEstimate": "prices",
+    "estimate": "prices",
 }
 """Where each public name lives."""
 _ROOMS = frozenset(
-    {"client", "emulator", "errors", "gallery", "limiter", "models", "testing", "webhooks"}
+    {
+        "budget",
+        "client",
+        "emulator",
+        "errors",
+        "gallery",
+        "limiter",
+        "models",
+        "prices",
+        "testing",
+        "webhooks",
+    }
 )
 
 

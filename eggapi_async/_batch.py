@@ -2,11 +2,13 @@
 
 The batch knows neither the client nor the API: it gets a function that makes one picture. Failures
 of items become `Outcome.error`; only a failure of the input itself is raised, after what was begun
-has ended.
+has ended. Where an error will meet all the others too (no money, no key), nothing more is sent: the
+rest get that error as well, and what was submitted before is still collected.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -17,20 +19,50 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing, suppress
+from copy import copy
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import anyio
 from anyio.abc import TaskGroup
 
-from .errors import EggError, InvalidRequestError
+from .errors import (
+    AuthenticationError,
+    BudgetExceededError,
+    EggError,
+    InsufficientBalanceError,
+    InvalidRequestError,
+    JournalError,
+)
 from .models import GenerationRequest, Outcome, TaskSnapshot
 
 __all__ = ["Batch"]
 
-Make = Callable[[GenerationRequest], Awaitable[TaskSnapshot]]
-Save = Callable[[TaskSnapshot], Awaitable[list[Path]]]
+Check = Callable[[], None]
+"""Raises when nothing more may be sent."""
+Make = Callable[[GenerationRequest, Check], Awaitable[TaskSnapshot]]
+Save = Callable[[int, GenerationRequest, TaskSnapshot], Awaitable[list[Path]]]
+
+STOPS = (AuthenticationError, InsufficientBalanceError, BudgetExceededError)
+"""Errors that say of all further submissions that they will fail."""
+
+
+class Recorded(Protocol):
+    """A course of items that a journal follows."""
+
+    @property
+    def failure(self) -> JournalError | None:
+        """Why nothing more may be begun."""
+
+    async def open(self) -> None:
+        """Before the first item. Raises JournalError."""
+
+    async def outcome(self, index: int, item: Any, check: Check) -> Outcome:
+        """What becomes of an item, of which nothing is sent once *check* raises."""
+
+    async def aclose(self) -> None:
+        """After the last."""
 
 
 class Batch:
@@ -38,8 +70,12 @@ class Batch:
 
     `await batch` gives the list of outcomes in input order. `async with batch as run:` and
     `async for outcome in run:` gives them as they finish; leaving the block early stops the rest
-    (what was submitted is in the client's `unfinished`). A batch runs once.
+    (what was submitted is in the client's `unfinished`). A batch runs once. One whose
+    journal can no longer be written reads no further, and raises JournalError after what was begun
+    has ended.
     """
+
+    _is_begun = True  # until it is made: one that was refused need not be run
 
     def __init__(
         self,
@@ -49,6 +85,7 @@ class Batch:
         read: Callable[[Any], GenerationRequest],
         make: Make,
         save: Save | None,
+        journal: Recorded | None = None,
     ) -> None:
         is_one = isinstance(requests, (str, bytes, Mapping))  # would be read letter by letter
         if is_one or not isinstance(requests, (Iterable, AsyncIterable)):
@@ -58,13 +95,25 @@ class Batch:
         self._requests = requests
         self._in_flight = in_flight
         self._read, self._make, self._save = read, make, save
+        self._journal = journal
         self._group: TaskGroup | None = None
         self._failure: Exception | None = None
+        self._stop: EggError | None = None
         self._is_open = False
         self.begun = 0
         """Items taken from the input."""
         self.ended = 0
         """Items whose outcome is known."""
+        self._is_begun = False
+
+    def __del__(self) -> None:
+        if not self._is_begun:
+            warnings.warn(
+                "a batch was made and never run: await it",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
 
     def __repr__(self) -> str:
         return f"<Batch {self.ended} ended, {self.begun - self.ended} under way>"
@@ -78,8 +127,11 @@ class Batch:
         return sorted(outcomes, key=lambda outcome: outcome.index)
 
     async def __aenter__(self) -> Self:
-        if self._group is not None:
+        if self._is_begun:
             raise RuntimeError("a batch runs once: call map() again")
+        self._is_begun = True
+        if self._journal is not None:
+            await self._journal.open()
         self._send, self._outcomes = anyio.create_memory_object_stream[Outcome](self._in_flight)
         self._places = anyio.Semaphore(self._in_flight)
         self._group = anyio.create_task_group()
@@ -103,6 +155,8 @@ class Batch:
         finally:
             self._send.close()
             self._outcomes.close()
+            if self._journal is not None:
+                await self._journal.aclose()
 
     def __aiter__(self) -> Self:
         return self
@@ -126,26 +180,37 @@ class Batch:
                     self._group.start_soon(self._run, self.begun, item)
                     self.begun += 1
                     await self._places.acquire()
+                    if self._journal is not None and self._journal.failure is not None:
+                        break
         except Exception as exc:  # the caller's own iterable: theirs to see, after what was begun
             self._failure = exc
         for _ in range(self._in_flight - 1):
             await self._places.acquire()
+        if self._journal is not None and self._journal.failure is not None:
+            self._failure = self._journal.failure
         self._send.close()
 
     async def _run(self, index: int, item: Any) -> None:
-        outcome = await self._outcome(index, item)
+        course = self._outcome if self._journal is None else self._journal.outcome
+        outcome = await course(index, item, self._check)
+        if self._stop is None and isinstance(outcome.error, STOPS):
+            self._stop = outcome.error
         self.ended += 1
         await self._send.send(outcome)
         self._places.release()
 
-    async def _outcome(self, index: int, item: Any) -> Outcome:
+    def _check(self) -> None:
+        if self._stop is not None:
+            raise copy(self._stop)  # each has a traceback of its own
+
+    async def _outcome(self, index: int, item: Any, check: Check) -> Outcome:
         request = result = None
         paths: list[Path] = []
         try:
             request = self._read(item)
-            result = await self._make(request)
+            result = await self._make(request, check)
             if self._save is not None:
-                paths = await self._save(result)
+                paths = await self._save(index, request, result)
         except EggError as error:
             return Outcome(index=index, request=request, result=result, error=error)
         return Outcome(index=index, request=request, result=result, paths=tuple(paths))

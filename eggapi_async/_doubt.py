@@ -23,16 +23,23 @@ AFTER: Final = timedelta(seconds=30)
 """Slack after the loss: a request that waits in a proxy is taken later."""
 
 
+SLACK: Final = timedelta(hours=3)
+"""Slack for what another process lost: the clock may have been set since, or the machine slept."""
+
+
 @attrs.frozen(eq=False)
 class Doubt:
     """A lost submission: *sent_at* and *lost_at* by this machine's clock.
 
+    *slack* is how wrong these may be; *name* is that of its record, None where it has none.
     *reference* is what its webhook URL carried, if anything: a delivery with it names the task.
     """
 
     request: GenerationRequest
     sent_at: datetime
     lost_at: datetime
+    slack: timedelta = timedelta(0)
+    name: object = None
     reference: str | None = None
 
     def rivals(self, other: Doubt) -> bool:
@@ -41,27 +48,43 @@ class Doubt:
             self is not other
             and _sent(self.request, "model") == _sent(other.request, "model")
             and _is_edit(self.request) == _is_edit(other.request)
-            and self.sent_at - BEFORE <= other.lost_at + AFTER
-            and other.sent_at - BEFORE <= self.lost_at + AFTER
+            and self._start <= other._end
+            and other._start <= self._end
         )
+
+    @property
+    def _start(self) -> datetime:
+        return self.sent_at - BEFORE - self.slack
+
+    @property
+    def _end(self) -> datetime:
+        return self.lost_at + AFTER + self.slack
 
 
 @attrs.frozen
 class Window:
-    """The time in which a lost task must have been created, by the service's clock."""
+    """The time in which a lost task must have been created, by the service's clock.
+
+    It is wider by *slack* at both ends than it would be if the clocks could be trusted.
+    """
 
     start: datetime
     end: datetime
+    slack: timedelta = timedelta(0)
 
 
-def window(doubt: Doubt, *, here: datetime, there: datetime) -> Window:
+def window(doubt: Doubt, *, here: datetime, there: datetime | None) -> Window:
     """The doubt's time by the service's clock, given one moment by both (*here* and *there*).
 
-    Only the time that has passed here is used, so that a clock which is hours off cannot hurt.
+    Only the time that has passed here is used, so that a clock which is hours off cannot hurt;
+    where the service tells no time, ours may be hours off.
     """
+    slack = max(doubt.slack, timedelta(0) if there else SLACK)
+    now = there or here
     return Window(
-        there - (here - doubt.sent_at) - BEFORE,
-        there - (here - doubt.lost_at) + AFTER,
+        now - (here - doubt.sent_at) - BEFORE - slack,
+        now - (here - doubt.lost_at) + AFTER + slack,
+        slack,
     )
 
 
@@ -75,6 +98,14 @@ def candidates(
     """The *tasks* that could be the lost one, each once: fitting, and not known to be another's."""
     found = {task.id: task for task in tasks if not is_known(task.id) and _fits(doubt, task, when)}
     return tuple(found.values())
+
+
+def is_sure(task: TaskSnapshot, when: Window) -> bool:
+    """True for a *task* of the very time, not only of the slack."""
+    if not when.slack:
+        return True
+    made = task.created_at
+    return made is not None and when.start + when.slack <= made <= when.end - when.slack
 
 
 def _sent(request: GenerationRequest, name: str) -> Any:

@@ -67,15 +67,17 @@ class Downloads:
         max_bytes: int = MAX_BYTES,
         overwrite: bool = False,
         refresh: Callable[[], Awaitable[TaskSnapshot]] | None = None,
+        stem: str | None = None,
     ) -> list[Path]:
         """Fetch every output of *source*; *refresh* gives newer URLs where the old have expired.
 
+        *stem* names the files in place of the task's id.
         Raises DownloadError, and InvalidRequestError where a file name is given for many outputs.
         """
         if isinstance(source, str) and not is_safe_url(source):
             raise _not_https(source)
         url = source if isinstance(source, str) else source.url or ""
-        files = await _in_thread(url, destination, plan, source, destination, overwrite)
+        files = await _in_thread(url, destination, plan, source, destination, overwrite, stem)
         paths: list[Path | None] = [None] * len(files)
         failures: list[EggError] = []
 

@@ -5,9 +5,11 @@ The only module that touches files. Every function blocks, so it is called in a 
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import secrets
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,14 +18,16 @@ import attrs
 
 from ._formats import HEAD, KNOWN, TAIL, sniff
 from .errors import DownloadError, InvalidRequestError
-from .models import TaskSnapshot
+from .models import TaskSnapshot, checked_name
 
 
 @attrs.frozen
 class Output:
     """One output and where it goes. *name* is None where the suffix follows from the bytes.
 
-    *is_of_task*: the stem is a task's id, so that nothing else has that name.
+    *is_of_task*: the stem is a task's id, so that nothing else has that name. *is_named*: the stem
+    is the caller's, and only its bytes tell whether a file of that name is the same. *part* is the
+    stem of the file in the making, by which what a kill has left of it is known.
     """
 
     url: str
@@ -31,6 +35,8 @@ class Output:
     stem: str
     name: str | None = None
     is_of_task: bool = True
+    is_named: bool = False
+    part: str = ""
 
     def path(self, suffix: str) -> Path:
         """The final path, for a file of that format."""
@@ -38,9 +44,15 @@ class Output:
 
 
 def plan(
-    source: TaskSnapshot | str, destination: str | os.PathLike[str], overwrite: bool
+    source: TaskSnapshot | str,
+    destination: str | os.PathLike[str],
+    overwrite: bool,
+    stem: str | None = None,
 ) -> list[Output]:
-    """Where each output of *source* goes; makes the folder. Raises before anything is fetched."""
+    """Where each output of *source* goes; makes the folder. Raises before anything is fetched.
+
+    *stem* takes the place of the task's id, and may lead into folders below.
+    """
     urls = (source,) if isinstance(source, str) else source.urls
     if not urls:
         raise DownloadError("the task has no output to fetch", url=getattr(source, "id", ""))
@@ -49,14 +61,20 @@ def plan(
         raise InvalidRequestError("destination", name, f"a folder, for {len(urls)} outputs")
     if name is not None and not overwrite and (folder / name).exists():
         raise DownloadError(f"{folder / name} exists already", url=urls[0])
+    if stem is not None:
+        place = folder / checked_name(stem)
+        folder, stem = place.parent, place.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise DownloadError(f"cannot make {folder}: {exc.strerror}", url=urls[0]) from exc
-    stems = _stems(source, len(urls))
-    is_of_task = not isinstance(source, str)
-    pairs = zip(urls, stems, strict=True)
-    return [Output(url, folder, stem, name, is_of_task) for url, stem in pairs]
+    own = _stems(source, len(urls))
+    stems = own if stem is None else _numbered(stem, len(urls))
+    is_of_task, is_named = not isinstance(source, str), stem is not None
+    return [
+        Output(url, folder, each, name, is_of_task, is_named, part)
+        for url, each, part in zip(urls, stems, own, strict=True)
+    ]
 
 
 def _folder_and_name(destination: str | os.PathLike[str]) -> tuple[Path, str | None]:
@@ -72,7 +90,10 @@ def _stems(source: TaskSnapshot | str, number: int) -> list[str]:
     if isinstance(source, str):
         last = unquote(urlsplit(source).path).rpartition("/")[2]
         return [_plain(last.partition(".")[0]) or "output"]
-    stem = _plain(source.id)
+    return _numbered(_plain(source.id), number)
+
+
+def _numbered(stem: str, number: int) -> list[str]:
     return [stem] if number == 1 else [f"{stem}-{n}" for n in range(1, number + 1)]
 
 
@@ -86,7 +107,7 @@ def whole_file(output: Output) -> Path | None:
 
     Raises DownloadError where something else stands in its place.
     """
-    for suffix in KNOWN:
+    for suffix in () if output.is_named else KNOWN:
         path = output.path(suffix)
         if not path.exists():
             continue
@@ -107,6 +128,30 @@ def _is_whole(path: Path) -> bool:
     return sniff(head).is_whole(head, tail, size) is True
 
 
+def kept_in(folder: str, paths: Iterable[Path]) -> list[Path]:
+    """*paths* as seen from *folder*, if all are outputs in it, there and whole; otherwise none."""
+    there, files = Path(folder).resolve(), list(paths)
+    kept: list[Path] = []
+    with suppress(OSError, ValueError):  # gone while we look, or elsewhere
+        names = [path.resolve().relative_to(there) for path in files]
+        kept = [Path(folder, name) for name in names] if all(map(_is_whole, files)) else []
+    return kept
+
+
+_PART = re.compile(r"\.(.{1,60})\.[0-9a-f]{12}\.part")
+
+
+def remove_strays(folder: str, known: Callable[[Collection[str]], Collection[str]]) -> None:
+    """Remove what killed fetches left in *folder* of tasks that *known* says are the caller's."""
+    with suppress(OSError):  # tidying up: it may be somebody else's to mend
+        names = [match for path in Path(folder).iterdir() if (match := _PART.fullmatch(path.name))]
+        stems = {match[1]: {match[1], match[1].rpartition("-")[0]} for match in names}
+        ours = set(known(set().union(*stems.values())))
+        for match in names:
+            if stems[match[1]] & ours:
+                Path(folder, match[0]).unlink(missing_ok=True)
+
+
 class Part:
     """A file in the making, beside its final place and under another name."""
 
@@ -122,7 +167,7 @@ class Part:
     @classmethod
     def open(cls, output: Output) -> Part:
         """A new, empty one."""
-        path = output.folder / f".{output.stem[:60]}.{secrets.token_hex(6)}.part"
+        path = output.folder / f".{(output.part or output.stem)[:60]}.{secrets.token_hex(6)}.part"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
         return cls(path, os.open(path, flags, 0o666))
 
@@ -177,13 +222,19 @@ def _rename_to_free_name(part: Path, final: Path, output: Output) -> None:
     try:
         os.link(part, final)  # unlike a rename, fails where the name is taken
     except FileExistsError:
-        raise DownloadError(f"{final} exists already", url=output.url) from None
+        _accept_only_the_same(part, final, output)
     except OSError:  # a file system without links
-        if final.exists():
-            raise DownloadError(f"{final} exists already", url=output.url) from None
-        os.replace(part, final)
-    else:
-        part.unlink()
+        if not final.exists():
+            os.replace(part, final)
+            return
+        _accept_only_the_same(part, final, output)
+    part.unlink()
+
+
+def _accept_only_the_same(part: Path, final: Path, output: Output) -> None:
+    # A process that ended between the rename and its record of it left this very file.
+    if not output.is_named or not filecmp.cmp(part, final, shallow=False):
+        raise DownloadError(f"{final} exists already", url=output.url) from None
 
 
 def _sync_folder(folder: Path) -> None:

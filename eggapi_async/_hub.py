@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from copy import copy
+from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -30,6 +31,7 @@ from ._recent import Recent
 from ._rhythm import History, PollPolicy, Rhythm
 from ._transport import Transport
 from ._values import snapshot
+from .budget import Reservation
 from .errors import (
     AuthenticationError,
     EggError,
@@ -78,7 +80,8 @@ class Waiter:
 class Watch:
     """What is known of one task, shared by all its handles.
 
-    *version* grows with every change of the snapshot, so that nobody misses one.
+    *version* grows with every change of the snapshot, so that nobody misses one. *reservation* is
+    the money set aside for it where it was submitted here.
     """
 
     task_id: str
@@ -89,6 +92,7 @@ class Watch:
     not_found: int = 0
     known: Watched | None = None
     waiting: list[Waiter] = attrs.field(factory=list)
+    reservation: Reservation | None = None
 
     @property
     def is_done(self) -> bool:
@@ -164,10 +168,16 @@ class Hub:
         """True for a task that somebody here holds a handle of."""
         return task_id in self._watches
 
-    def submitted(self, task: TaskSnapshot, request: GenerationRequest) -> Watch:
+    def submitted(
+        self,
+        task: TaskSnapshot,
+        request: GenerationRequest,
+        reservation: Reservation | None = None,
+    ) -> Watch:
         """Take in the answer to a submission; from here on the task's id is not lost."""
         self._arrive()
         watch = self._watches.setdefault(task.id, Watch(task.id))
+        watch.reservation = reservation
         watch.request, watch.since = request, anyio.current_time()
         self._stats.submitted += 1
         self._unfinished[task.id] = watch
@@ -240,6 +250,8 @@ class Hub:
         if watch.request is None:  # not submitted here, and may be looked up any number of times
             return
         self._stats.ended(task)
+        if watch.reservation is not None:
+            watch.reservation.settle(_cost(task))
         if task.created_at and task.completed_at:
             took = (task.completed_at - task.created_at).total_seconds()
             self._history.note(_kind(watch.request), took)
@@ -426,6 +438,11 @@ def _hook_of(watch: Watch) -> str | None:
 def _kind(request: GenerationRequest) -> tuple[str, str | None]:
     """What a generation's duration depends on, as far as is known."""
     return request.model, request.resolution
+
+
+def _cost(task: TaskSnapshot) -> Decimal | None:
+    """What an ended task cost; None where that is not known. One that failed is free."""
+    return Decimal(0) if task.cost is None and not task.is_completed else task.cost
 
 
 def _is_news(old: TaskSnapshot | None, new: TaskSnapshot) -> bool:

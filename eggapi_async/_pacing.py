@@ -1,10 +1,10 @@
 """The rate as a state machine: whose turn it is, and how long until then.
 
-Requests are spaced evenly (a generic cell rate algorithm with half a gap of tolerance, so that in
-no second more than the rate and one leave). Two kinds share the rate: urgent requests (submissions,
-and what a caller waits for) go first; polls have at most a quarter of it while those wait. A 429
-stops everybody for a while and lowers the rate, which then climbs back slowly: the limit of a key's
-plan is not known beforehand. No clock and no loop: time comes as an argument.
+Requests are spaced evenly (a generic cell rate algorithm with less than a gap of tolerance, so that
+in no second more than the rate and one leave). Two kinds share the rate: urgent requests
+(submissions, and what a caller waits for) go first; polls have at most a quarter of it while those
+wait. A 429 stops everybody for a while and lowers the rate, which then climbs back slowly: the
+limit of a key's plan is not known beforehand. No clock and no loop: time comes as an argument.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Final
 
 import attrs
 
+LATENESS: Final = 0.02
+"""Seconds by which a busy event loop may oversleep a turn without losing it, as far as a rate
+allows: otherwise it would never reach a high one."""
 POLL_SHARE: Final = 0.25
 """Part of the rate that polls may take while urgent requests wait."""
 SCARCE: Final = 20.0
@@ -90,7 +93,8 @@ class Pacer:
         while self._taken[0] <= now - 1.0:
             self._taken.popleft()
         gap = 1.0 / self._rate
-        turn = max(self._due, now - gap / 2)
+        tolerance = max(gap / 2, min(LATENESS, 0.9 * gap))
+        turn = max(self._due, now - tolerance)
         self._due = turn + gap
         if poll:  # never later than the turn: turns that nobody else wanted are not owed
             self._poll_due = min(max(self._poll_due, turn - gap / 2), turn) + gap / self._poll_share

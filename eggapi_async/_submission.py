@@ -9,26 +9,34 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from itertools import count
 from secrets import token_urlsafe
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import anyio
 import attrs
 
 from . import _protocol
-from ._doubt import Doubt, Window, candidates, is_past, window
+from ._doubt import SLACK, Doubt, Window, candidates, is_past, is_sure, window
 from ._hooks import Address, with_reference
 from ._hub import Hub, Watch
 from ._protocol import Answer
 from ._recent import Recent
 from ._retry import Patience
-from ._transport import Lost, Transport
+from ._transport import Intent, Lost, Transport
 from ._values import server_time
-from .errors import EggError, InvalidRequestError, SubmissionUncertainError
+from .budget import Budget, Reservation
+from .errors import (
+    BudgetExceededError,
+    EggError,
+    InvalidRequestError,
+    SubmissionUncertainError,
+)
 from .models import GenerationRequest, TaskSnapshot
 
 log = logging.getLogger("eggapi_async")
@@ -47,12 +55,86 @@ PAGES: Final = 100
 """List pages that are read at most to find a lost task."""
 
 
+Ledger = Callable[[Collection[str]], Awaitable[Collection[str]]]
+"""Tells which of some ids belong to submissions that it has a record of."""
+
+
+class Record(Intent, Protocol):
+    """Where a submission is written down, so that it outlives this process.
+
+    An intent that is neither accepted nor lost is withdrawn, at the latest when the call ends.
+    """
+
+    @property
+    def name(self) -> object:
+        """What tells it from other submissions, in other processes too."""
+
+    def accept(self, task: TaskSnapshot) -> None:
+        """The id is known: nothing is lost from here on."""
+
+    def lose(self, sent_at: datetime, lost_at: datetime) -> None:
+        """The answer was lost."""
+
+
+@attrs.define(eq=False)
+class Purchase:
+    """One generation that is to be bought: by what leave, with what money, and where it is noted.
+
+    *check* raises when nothing more may be sent. All that hear of it hear the same.
+    """
+
+    request: GenerationRequest
+    patience: Patience
+    record: Record | None
+    budget: Budget | None
+    check: Callable[[], None]
+    reservation: Reservation = attrs.field(factory=Reservation)
+
+    def begin(self) -> None:
+        """Set the money aside. Raises BudgetExceededError, and what *check* raises."""
+        self.check()
+        if self.budget is not None:
+            self.reservation = self.budget.reserve(self.request)
+
+    async def declare(self) -> None:
+        """Its POST is about to leave."""
+        self._check_again()
+        if self.record is not None:
+            await self.record.declare()
+        self._check_again()
+
+    def _check_again(self) -> None:
+        with suppress(BudgetExceededError):  # its own money is set aside
+            self.check()
+
+    def withdraw(self) -> None:
+        """Its POST was not taken, if there is one that nothing was heard of."""
+        if self.record is not None:
+            self.record.withdraw()
+
+    def accept(self, task: TaskSnapshot) -> None:
+        """Its task is known."""
+        self.reservation.keep()
+        if self.record is not None:
+            self.record.accept(task)
+
+    def lose(self, lost: Lost) -> None:
+        """Its answer was lost, and it may cost."""
+        self.reservation.keep()
+        if self.record is not None:
+            self.record.lose(lost.sent_at, lost.lost_at)
+
+
 @attrs.frozen
 class _Look:
-    """What a reading of the list showed; *is_whole* when no page was left out."""
+    """What a reading of the list showed.
+
+    *is_whole* when no page was left out, *is_sure* when what was found is of the very time.
+    """
 
     found: tuple[TaskSnapshot, ...]
     is_whole: bool
+    is_sure: bool
 
 
 class Submissions:
@@ -77,87 +159,133 @@ class Submissions:
         self._own: OrderedDict[str, None] = OrderedDict()
         self._doubts: OrderedDict[Doubt, None] = OrderedDict()
         self._under_way: OrderedDict[object, anyio.Event] = OrderedDict()
+        self.ledgers: dict[object, Ledger] = {}
+        """Journals whose tasks are known, and so never the lost one."""
 
     async def submit(
-        self, request: GenerationRequest, patience: Patience, uncertain: Uncertain
+        self,
+        request: GenerationRequest,
+        patience: Patience,
+        uncertain: Uncertain,
+        *,
+        budget: Budget | None = None,
+        check: Callable[[], None] = lambda: None,
+        record: Record | None = None,
+        lost: SubmissionUncertainError | None = None,
     ) -> Watch:
-        """Buy one generation. Raises SubmissionUncertainError where it is not known to be
-        bought."""
+        """Buy one generation. Raises SubmissionUncertainError where it is not known to be bought.
+
+        Only if *budget* covers it, and *check* does not raise before it leaves. With *lost*, an
+        error of `recall`, it was sent before, and that is resolved first.
+        """
         if uncertain not in ("raise", "verify"):
             raise InvalidRequestError("uncertain", uncertain, "'raise' or 'verify'")
         request = self._address.given_to(request)
+        purchase = Purchase(request, patience, record, budget, check)
         for attempts in count(1):
-            try:
-                return await self._post(request, patience)
-            except SubmissionUncertainError as error:
-                if watch := self._adopted(error):
-                    return watch
-                if uncertain == "raise":
-                    raise
-                watch = await self._verify(error, patience)
+            if lost is not None:
+                watch = await self._resolve(lost, purchase, uncertain)
                 if watch is not None:
                     return watch
-                if attempts >= patience.retry.max_attempts:
-                    raise
+                if attempts > patience.retry.max_attempts:
+                    raise lost
+            try:
+                return await self._post(purchase)
+            except SubmissionUncertainError as error:
+                lost = error
         raise AssertionError("counting never ends")
 
-    async def _post(self, request: GenerationRequest, patience: Patience) -> Watch:
-        reference = self._address.reference_for(request, self._new_reference)
+    async def _post(self, purchase: Purchase) -> Watch:
+        purchase.begin()
+        reference = self._address.reference_for(purchase.request, self._new_reference)
         ticket = object()
         ended = self._under_way[ticket] = anyio.Event()
 
         def accept(task: TaskSnapshot, _: Answer) -> Watch:
-            return self._accept(task, request)
+            return self._accept(task, purchase)
 
         def lose(lost: Lost) -> SubmissionUncertainError:
-            return self._lose(lost, request, patience, reference)
+            return self._lose(lost, purchase, reference)
 
         try:
             return await self._transport.call(
-                _protocol.submit(with_reference(request, reference)),
-                patience,
+                _protocol.submit(with_reference(purchase.request, reference)),
+                purchase.patience,
                 accept=accept,
                 lose=lose,
+                intent=purchase,
             )
         finally:
+            purchase.withdraw()
+            purchase.reservation.release()  # unless it was bought, or may have been
             del self._under_way[ticket]
             ended.set()
 
-    def _accept(self, task: TaskSnapshot, request: GenerationRequest) -> Watch:
-        self._own[task.id] = None
+    def _accept(self, task: TaskSnapshot, purchase: Purchase) -> Watch:
+        purchase.accept(task)
+        self._remember(task.id)
+        return self._hub.submitted(task, purchase.request, purchase.reservation)
+
+    def collect(self, task_id: str, request: GenerationRequest) -> Watch:
+        """Take up a task that another process submitted."""
+        self._remember(task_id)
+        watch = self._hub.watch(task_id)
+        watch.request = request
+        return watch
+
+    def _remember(self, task_id: str) -> None:
+        self._own[task_id] = None
         if len(self._own) > REMEMBERED:
             self._own.popitem(last=False)
-        return self._hub.submitted(task, request)
 
     def _lose(
-        self,
-        lost: Lost,
-        request: GenerationRequest,
-        patience: Patience,
-        reference: str | None = None,
+        self, lost: Lost, purchase: Purchase, reference: str | None = None
     ) -> SubmissionUncertainError:
-        doubt = Doubt(request, lost.sent_at, lost.lost_at, reference)
+        name = None if purchase.record is None else purchase.record.name
+        doubt = Doubt(purchase.request, lost.sent_at, lost.lost_at, name=name, reference=reference)
+        purchase.lose(lost)
         self._doubts[doubt] = None
         self._forget_doubts_before(doubt.lost_at - DOUBTED)
+        return self._error(doubt, purchase.patience, f" ({lost.problem})")
 
+    def recall(
+        self,
+        request: GenerationRequest,
+        patience: Patience,
+        *,
+        sent_at: datetime,
+        lost_at: datetime,
+        name: object,
+    ) -> SubmissionUncertainError:
+        """The error of a submission that was lost earlier, maybe by another process."""
+        for doubt in self._doubts:
+            if doubt.name == name:
+                return self._error(doubt, patience, " earlier")
+        doubt = Doubt(request, sent_at, lost_at, SLACK, name)
+        self._doubts[doubt] = None
+        return self._error(doubt, patience, " earlier")
+
+    def _error(self, doubt: Doubt, patience: Patience, how: str) -> SubmissionUncertainError:
         async def reconcile() -> tuple[TaskSnapshot, ...]:
-            return await self._candidates(doubt, patience)
+            return await self._candidates(attrs.evolve(doubt, slack=timedelta(0)), patience)
 
         error = SubmissionUncertainError(
-            f"the submission's answer was lost ({lost.problem}); the task may exist and be billed,"
+            f"the submission's answer was lost{how}; the task may exist and be billed,"
             " so it is not sent again: await error.reconcile() looks for it",
-            request=request,
-            sent_at=lost.sent_at,
-            lost_at=lost.lost_at,
-            reference=reference,
+            request=doubt.request,
+            sent_at=doubt.sent_at,
+            lost_at=doubt.lost_at,
+            reference=doubt.reference,
             reconcile=reconcile,
         )
         error._doubt = doubt
         return error
 
     def _forget_doubts_before(self, horizon: datetime) -> None:
-        while (oldest := next(iter(self._doubts))).lost_at < horizon:
+        oldest = next(iter(self._doubts))
+        while oldest.lost_at + oldest.slack < horizon:
             del self._doubts[oldest]
+            oldest = next(iter(self._doubts))
 
     # --- resolving ---------------------------------------------------------------------------
 
@@ -165,7 +293,7 @@ class Submissions:
         self, error: SubmissionUncertainError, patience: Patience
     ) -> tuple[TaskSnapshot, ...]:
         """The listed tasks that could be the lost one; also for an error from another process."""
-        doubt = Doubt(error.request, error.sent_at, error.lost_at, error.reference)
+        doubt = Doubt(error.request, error.sent_at, error.lost_at, reference=error.reference)
         return await self._candidates(doubt, patience)
 
     async def _candidates(self, doubt: Doubt, patience: Patience) -> tuple[TaskSnapshot, ...]:
@@ -194,38 +322,45 @@ class Submissions:
             return None
         return self._named.get(reference, now=self._wall_clock().timestamp())
 
-    def _adopted(self, error: SubmissionUncertainError) -> Watch | None:
+    def _adopted(self, error: SubmissionUncertainError, purchase: Purchase) -> Watch | None:
         """The lost task as an own one, if a delivery has named it."""
         task_id = self._name_of(error.reference)
         if task_id is None:
             return None
         self._doubts.pop(error._doubt, None)
         log.warning("a webhook named %s for the submission whose answer was lost", task_id)
-        return self._accept(TaskSnapshot(id=task_id, status="pending"), error.request)
+        return self._accept(TaskSnapshot(id=task_id, status="pending"), purchase)
 
-    async def _verify(self, error: SubmissionUncertainError, patience: Patience) -> Watch | None:
+    async def _resolve(
+        self, error: SubmissionUncertainError, purchase: Purchase, uncertain: Uncertain
+    ) -> Watch | None:
         """The lost task as an own one; None when it was not taken, so that it may be sent again.
 
         Raises *error* with its candidates where that is not certain.
         """
+        if watch := self._adopted(error, purchase):
+            return watch
+        if uncertain == "raise":
+            raise error
         doubt = error._doubt
         assert doubt is not None, "it was lost here"
         try:
-            look = await self._look_until_found(doubt, patience)
+            look = await self._look_until_found(doubt, purchase.patience)
         except EggError as problem:
             raise error from problem
-        if watch := self._adopted(error):
+        if watch := self._adopted(error, purchase):
             return watch
         is_clear = look.is_whole and doubt in self._doubts
         if is_clear and not look.found:
             del self._doubts[doubt]
+            purchase.reservation.settle(Decimal(0))
             return None
         if not is_clear or not self._is_only(doubt, look):
             error.candidates = look.found
             raise error
         del self._doubts[doubt]
         log.warning("adopted %s for the submission whose answer was lost", look.found[0].id)
-        return self._accept(look.found[0], doubt.request)
+        return self._accept(look.found[0], purchase)
 
     async def _look_until_found(self, doubt: Doubt, patience: Patience) -> _Look:
         for pause in LOOKS:
@@ -239,8 +374,9 @@ class Submissions:
         return look
 
     def _is_only(self, doubt: Doubt, look: _Look) -> bool:
-        """True when one task was found, and no other doubt can claim it."""
-        return len(look.found) == 1 and not any(map(doubt.rivals, self._doubts))
+        """True when one task was found for sure, and no other doubt can claim it."""
+        is_one = look.is_sure and len(look.found) == 1
+        return is_one and not any(map(doubt.rivals, self._doubts))
 
     async def _pause(self, seconds: float, reference: str | None) -> None:
         """Sleep, at most until a delivery names the task of *reference*."""
@@ -258,11 +394,22 @@ class Submissions:
         """Read the list once. Own submissions under way may be in it, their ids not yet known."""
         tasks, when, is_whole = await self._read_list(doubt, patience)
         is_known = partial(self._is_known, self._named_for_others(doubt))
-        if candidates(doubt, tasks, when=when, is_known=is_known):
+        found = candidates(doubt, tasks, when=when, is_known=is_known)
+        if found:
             for ended in list(self._under_way.values()):
                 await ended.wait()
+            known = await self._recorded([task.id for task in found])
+            tasks = [task for task in found if task.id not in known]
             is_known = partial(self._is_known, self._named_for_others(doubt))
-        return _Look(candidates(doubt, tasks, when=when, is_known=is_known), is_whole)
+            found = candidates(doubt, tasks, when=when, is_known=is_known)
+        return _Look(found, is_whole, all(is_sure(task, when) for task in found))
+
+    async def _recorded(self, task_ids: list[str]) -> set[str]:
+        """Those that journals have."""
+        known: set[str] = set()
+        for ledger in list(self.ledgers.values()):
+            known.update(await ledger(task_ids))
+        return known
 
     def _is_known(self, others: set[str], task_id: str) -> bool:
         return task_id in self._own or task_id in others or self._hub.knows(task_id)
@@ -284,7 +431,7 @@ class Submissions:
                 accept=lambda page, answer: (page, server_time(answer.headers)),
             )
             here = self._wall_clock()
-            when = when or window(doubt, here=here, there=there or here)
+            when = when or window(doubt, here=here, there=there)
             tasks += page.items
             is_all = len({task.id for task in tasks}) >= page.total
             if is_all or is_past(tasks, when) or number >= page.total_pages:

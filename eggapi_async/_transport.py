@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from itertools import count
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -58,6 +58,16 @@ class Lost:
     problem: str
     sent_at: datetime
     lost_at: datetime
+
+
+class Intent(Protocol):
+    """Told of every POST before it leaves, so that it is known of whatever happens then."""
+
+    async def declare(self) -> None:
+        """The POST is about to leave. What this raises is raised by the call; nothing is sent."""
+
+    def withdraw(self) -> None:
+        """It was provably not taken."""
 
 
 @attrs.define
@@ -115,19 +125,20 @@ class Transport:
         *,
         accept: Callable[[T, Answer], R],
         lose: Callable[[Lost], EggError] = _cannot_lose,
+        intent: Intent | None = None,
     ) -> R:
         """Send *call* until an answer is read, and give it to *accept*.
 
         *accept* runs before anything can be cancelled: what it stores is never lost. *lose* is told
-        of a billing POST whose answer was lost, and gives the error to raise. Otherwise raises what
-        the last attempt raised.
+        of a billing POST whose answer was lost, and gives the error to raise; *intent* hears of
+        each before it leaves. Otherwise raises what the last attempt raised.
         """
         started: float | None = None
         attempt = _Attempt()
         for attempts in count(1):
             try:
                 return await self._attempt(
-                    call, patience, attempt, accept, lose, again=attempts > 1
+                    call, patience, attempt, accept, lose, intent, again=attempts > 1
                 )
             except EggError as error:
                 if attempt.left_at is None:
@@ -147,6 +158,8 @@ class Transport:
                 # After a 429 the limiter's cool-down is the pause.
                 is_paced = isinstance(error, RateLimitedError) and error.status_code == 429
             self._stats.retries += 1
+            if intent is not None:
+                intent.withdraw()
             if not is_paced:
                 await anyio.sleep(delay)
         raise AssertionError("counting never ends")
@@ -170,6 +183,7 @@ class Transport:
         attempt: _Attempt,
         accept: Callable[[T, Answer], R],
         lose: Callable[[Lost], EggError],
+        intent: Intent | None = None,
         *,
         again: bool = False,
         is_poll: bool = False,
@@ -178,6 +192,8 @@ class Transport:
 
         async def work() -> R:
             try:
+                if intent is not None:
+                    await intent.declare()
                 # The last moment at which a cancellation is known to cost nothing.
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 answer = await self._send(call, patience, attempt, lose)

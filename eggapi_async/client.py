@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 import attrs
 
 from . import _protocol
-from ._batch import Batch
+from ._batch import Batch, Check
 from ._deliveries import Deliveries
 from ._downloads import MAX_BYTES, Downloads
 from ._hooks import Address, Trust
@@ -38,6 +38,7 @@ from ._submission import Submissions, Uncertain
 from ._task import WAIT, GenerationTask, checked_timeout
 from ._transport import Transport, wall_clock
 from ._wire import ApiKey, HTTPClient, Wire
+from .budget import Budget
 from .errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncEggClient"]
 
 T = TypeVar("T")
+Name = Callable[[int, GenerationRequest, TaskSnapshot], str]
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -83,6 +85,7 @@ class _Engines:
 
     limiter: RateLimiter
     stats: Stats
+    origin: str
     wire: Wire
     transport: Transport
     hub: Hub
@@ -103,6 +106,7 @@ class AsyncEggClient:
     polling      how open tasks are watched
     timeout      seconds that one attempt of one call may take in all its phases
     http_client  an `httpx.AsyncClient` to send with, which stays yours to close
+    budget       what may be spent; give one to several clients that share it
     webhook_url  where the service tells that a task has ended, for requests that name no URL of
                  their own. Giving it is a promise that what comes there is handed to `deliver`, by
                  a `WebhookReceiver(secret, deliver=egg.deliver)`: such tasks are then hardly polled
@@ -129,6 +133,7 @@ class AsyncEggClient:
         polling: PollPolicy = PollPolicy(),
         timeout: float = 30.0,
         http_client: HTTPClient | None = None,
+        budget: Budget | None = None,
         webhook_url: str | None = None,
         webhook_reference: bool = True,
     ) -> None:
@@ -143,14 +148,17 @@ class AsyncEggClient:
             retry=(retry, RetryPolicy),
             polling=(polling, PollPolicy),
         )
+        _check_budget(budget)
         self._model = model
+        self._budget = budget
         self._patience = Patience(timeout, retry)
         address = Address(webhook_url, webhook_reference)
         stats, wire = Stats(), Wire(http_client)
+        origin = _origin(base_url or _from_environment("EGGAPI_BASE_URL"))
         transport = Transport(
             wire=wire,
             key=key,
-            origin=_origin(base_url or _from_environment("EGGAPI_BASE_URL")),
+            origin=origin,
             limiter=limiter,
             stats=stats,
             poll_patience=self._patience,
@@ -164,7 +172,7 @@ class AsyncEggClient:
         downloads = Downloads(transport=transport, dice=random.random)
         deliveries = Deliveries(transport=transport, hub=hub, submissions=submissions)
         self._engines = _Engines(
-            limiter, stats, wire, transport, hub, submissions, downloads, deliveries
+            limiter, stats, origin, wire, transport, hub, submissions, downloads, deliveries
         )
         self._is_owner = True
 
@@ -202,15 +210,19 @@ class AsyncEggClient:
         model: str | None = None,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
+        budget: Budget | None = None,
     ) -> AsyncEggClient:
         """A client with other options over the same connections, limiter, tasks and counters.
 
-        Closing it does nothing: the first client owns the connections.
+        None leaves an option as it is. A *budget* takes the place of this client's own: one for
+        each user of a bot, say. Closing it does nothing: the first client owns the connections.
         """
+        _check_budget(budget)
         other = object.__new__(AsyncEggClient)
         other._is_owner = False
         other._engines = self._engines
         other._model = self._model if model is None else model
+        other._budget = self._budget if budget is None else budget
         other._patience = Patience(
             self._patience.timeout if timeout is None else timeout,
             self._patience.retry if retry is None else retry,
@@ -233,13 +245,11 @@ class AsyncEggClient:
         SubmissionUncertainError, or "verify" by the task list, for callers who alone use the key:
         adopt the one task that it must be, submit again when there is none, else raise.
 
-        Raises InvalidRequestError before anything is sent, and the errors of `APIError`. When it is
-        cancelled while the POST is under way, the answer is awaited for up to 5 s, so that the
-        task is in `unfinished`.
+        Raises InvalidRequestError and BudgetExceededError before anything is sent, and the errors
+        of `APIError`. When it is cancelled while the POST is under way, the answer is awaited for
+        up to 5 s, so that the task is in `unfinished`.
         """
-        request = self._request(prompt, options)
-        watch = await self._engines.submissions.submit(request, self._patience, uncertain)
-        return self._handle(watch)
+        return await self._submit(self._request(prompt, options), uncertain)
 
     async def run(
         self,
@@ -260,32 +270,75 @@ class AsyncEggClient:
         *,
         in_flight: int = 200,
         timeout: float | None = WAIT,
+        journal: str | os.PathLike[str] | None = None,
         save_to: str | os.PathLike[str] | None = None,
         uncertain: Uncertain = "raise",
+        retry_failed: bool = False,
+        key: Callable[[Any], str] | None = None,
+        name: Name | None = None,
     ) -> Batch:
         """Generate many: prompts, mappings or `GenerationRequest`s from any iterable, read lazily.
 
         At most *in_flight* are under way at once; each may take *timeout* seconds; *save_to* is a
         folder for the pictures. `await` it for a list of outcomes in input order, or use it as
         `async with egg.map(...) as run: async for outcome in run: ...` for outcomes as they finish.
-        Failures are values: see `Outcome`.
-        """
+        Failures are values: see `Outcome`. AuthenticationError, InsufficientBalanceError and
+        BudgetExceededError stop all submissions: the items not sent yet get that error too.
+        Files are named by their task's id, or by what *name* makes of an item's index, request and
+        task: a name without suffix, maybe with folders in it, that stays in *save_to*.
 
+        With *journal*, a file's path, it can be killed at any moment: the same call again goes on.
+        Finished items cost no request, submitted ones are collected, missing files are fetched,
+        and only what was never submitted is bought. Items are known by their content (of several
+        alike, each is one), or by what *key* makes of them; a changed item is a new one, and
+        refused under an old key. Failed ones stay failed unless *retry_failed*; where a submission
+        may have been taken, the outcome has SubmissionUncertainError, or *uncertain* says "verify".
+        Entering the batch raises JournalError where the file is no journal of this service, cannot
+        be written, or is in use; `Journal` reads it.
+        """
         checked_timeout(timeout)
         folder = None if save_to is None else _as_folder(save_to)
 
-        async def make(request: GenerationRequest) -> TaskSnapshot:
-            return await self.run(request, timeout=timeout, uncertain=uncertain)
+        def read(item: Any) -> GenerationRequest:
+            return GenerationRequest.of(item, model=self._model)
 
-        async def save(task: TaskSnapshot) -> list[Path]:
-            return await self.download(task, folder or "")
+        async def make(request: GenerationRequest, check: Check) -> TaskSnapshot:
+            task = await self._submit(request, uncertain, check)
+            return await task.result(timeout)
 
+        async def wait(watch: Watch) -> TaskSnapshot:
+            return await self._handle(watch).result(timeout)
+
+        async def save(index: int, request: GenerationRequest, task: TaskSnapshot) -> list[Path]:
+            stem = None if name is None else name(index, request, task)
+            return await self._fetch(task, folder or "", stem=stem)
+
+        resume = None
+        if journal is not None:
+            from ._resume import Resume  # brings the database along
+
+            resume = Resume(
+                journal,
+                origin=self._engines.origin,
+                submissions=self._engines.submissions,
+                patience=self._patience,
+                uncertain=uncertain,
+                retry_failed=retry_failed,
+                folder=folder,
+                key=key,
+                now=wall_clock,
+                read=read,
+                wait=wait,
+                save=save,
+                budget=self._budget,
+            )
         return Batch(
             requests,
             in_flight=in_flight,
-            read=lambda item: GenerationRequest.of(item, model=self._model),
+            read=read,
             make=make,
             save=None if folder is None else save,
+            journal=resume,
         )
 
     def _request(
@@ -296,6 +349,14 @@ class AsyncEggClient:
             fields = attrs.asdict(prompt, recurse=False)
             return GenerationRequest.of({**fields, **given}) if given else prompt
         return GenerationRequest.of({"model": self._model, **given, "prompt": prompt})
+
+    async def _submit(
+        self, request: GenerationRequest, uncertain: Uncertain, check: Check = lambda: None
+    ) -> GenerationTask:
+        watch = await self._engines.submissions.submit(
+            request, self._patience, uncertain, budget=self._budget, check=check
+        )
+        return self._handle(watch)
 
     def _handle(self, watch: Watch) -> GenerationTask:
         return GenerationTask(watch, hub=self._engines.hub, client=self)
@@ -385,11 +446,22 @@ class AsyncEggClient:
         but one that an earlier download of the same task left is taken as it is. *max_bytes* bounds
         each file. Raises DownloadError.
         """
-        refresh = None
         if not isinstance(source, (TaskSnapshot, str)):
             raise InvalidRequestError(
                 "source", source, "a TaskSnapshot (what `await task` gives) or a URL"
             )
+        return await self._fetch(source, destination, max_bytes=max_bytes, overwrite=overwrite)
+
+    async def _fetch(
+        self,
+        source: TaskSnapshot | str,
+        destination: str | os.PathLike[str],
+        *,
+        max_bytes: int = MAX_BYTES,
+        overwrite: bool = False,
+        stem: str | None = None,
+    ) -> list[Path]:
+        refresh = None
         if isinstance(source, TaskSnapshot):
             refresh = partial(self._refreshed, source.id)  # where the URLs have expired
         return await self._engines.downloads.save(
@@ -399,6 +471,7 @@ class AsyncEggClient:
             max_bytes=max_bytes,
             overwrite=overwrite,
             refresh=refresh,
+            stem=stem,
         )
 
     async def _refreshed(self, task_id: str) -> TaskSnapshot:
@@ -434,6 +507,11 @@ def _check_kinds(**given: tuple[object, type]) -> None:
         if not isinstance(value, kind):
             expected = f"{name}: expected a {kind.__name__}"
             raise ConfigurationError(f"{expected}, got {type(value).__name__}")
+
+
+def _check_budget(budget: object) -> None:
+    if budget is not None:
+        _check_kinds(budget=(budget, Budget))
 
 
 def _origin(base_url: str) -> str:

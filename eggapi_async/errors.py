@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from decimal import Decimal
 
     from ._events import WebhookEvent
     from .models import GenerationRequest, TaskSnapshot
@@ -298,7 +299,23 @@ class TaskTimeoutError(EggError, TimeoutError):
 
 
 class BudgetExceededError(EggError):
-    """Refused before sending, since it could cost more than was allowed."""
+    """Refused before sending, since it could cost more than was allowed.
+
+    All in US dollars: *limit* is what may be spent, *spent* what ended tasks have cost, *reserved*
+    what those may cost whose end is not known, *asked* what this one would.
+    """
+
+    def __init__(
+        self, *, limit: Decimal, spent: Decimal, reserved: Decimal, asked: Decimal
+    ) -> None:
+        super().__init__(
+            f"the budget of ${limit:f} does not cover ${asked:f} more:"
+            f" ${spent:f} is spent and ${reserved:f} reserved for tasks that have not ended"
+        )
+        self.limit = limit
+        self.spent = spent
+        self.reserved = reserved
+        self.asked = asked
 
 
 class DownloadError(EggError):

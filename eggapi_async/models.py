@@ -31,8 +31,11 @@ __all__ = [
 
 T = TypeVar("T")
 DEFAULT_MODEL = "nanobanana"
+LONGEST_NAME = 200
+"""Bytes of a file's name, folders in it included: systems take 255, and a suffix comes behind."""
 
 FINAL = frozenset({"completed", "failed"})
+_FORBIDDEN = frozenset(':*?"<>|\\')
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -53,6 +56,19 @@ def is_safe_url(text: str, *, schemes: tuple[str, ...] = ("https",)) -> bool:
         return False
     is_local = parts.scheme == "http" and is_loopback(host)
     return bool(host) and (parts.scheme in schemes or is_local)
+
+
+def checked_name(name: object) -> str:
+    """*name* if it leads to a file inside its folder, on every system, and to no hidden one.
+
+    Raises InvalidRequestError.
+    """
+    parts = name.split("/") if isinstance(name, str) and name.isprintable() else [""]
+    is_odd = any(part.startswith(".") or part != part.strip(". ") or not part for part in parts)
+    if is_odd or set(str(name)) & _FORBIDDEN or len(str(name).encode()) > LONGEST_NAME:
+        expected = f"a name of 1 to {LONGEST_NAME} bytes that stays in its folder"
+        raise InvalidRequestError("name", name, expected)
+    return str(name)
 
 
 def _refuse(field: str, value: object, expected: str) -> None:

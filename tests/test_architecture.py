@@ -21,6 +21,7 @@ FLOORS: list[set[str]] = [
         "_protocol",
         "_values",
         "_doubt",
+        "_record",
         "_formats",
         "gallery",
         "_retry",
@@ -34,16 +35,29 @@ FLOORS: list[set[str]] = [
         "_events",
         "_hooks",
         "_recent",
+        "budget",
+        "prices",
     },
-    {"_wire", "_lanes", "_transport", "_apart", "_files", "limiter", "_journal", "redis"},
-    {"_hub", "_submission", "_downloads", "_batch", "_task", "_deliveries"},
+    {
+        "_wire",
+        "_lanes",
+        "_transport",
+        "_apart",
+        "_files",
+        "limiter",
+        "_journal",
+        "_reading",
+        "_scribe",
+        "redis",
+    },
+    {"_hub", "_submission", "_downloads", "_batch", "_resume", "_task", "_deliveries"},
     {"client", "webhooks", "emulator", "_asgi", "_verification"},
     {"__init__", "cli", "pytest_plugin", "testing", "__main__"},
 ]
 
 LOUD = {"asyncio", "anyio", "trio", "time", "random", "os", "io", "pathlib", "socket"}
 LOUD |= {"threading", "logging", "httpx", "sqlite3"}
-QUIET_EXCEPTIONS = {("models", "pathlib")}
+QUIET_EXCEPTIONS = {("models", "pathlib"), ("_record", "pathlib")}
 
 DOORS: dict[str, set[str]] = {
     "httpx": {"_lanes", "_wire"},

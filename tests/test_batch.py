@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,15 @@ import pytest
 
 from eggapi_async import (
     AsyncEggClient,
+    AuthenticationError,
     DownloadError,
+    EggError,
     GenerationRequest,
+    InsufficientBalanceError,
     InvalidRequestError,
+    PermissionDeniedError,
     RateLimiter,
+    ServerError,
     SubmissionUncertainError,
     TaskFailedError,
     TaskSnapshot,
@@ -43,7 +48,7 @@ class Kitchen:
         self.most = 0
         self.made: list[str] = []
 
-    async def make(self, request: GenerationRequest) -> TaskSnapshot:
+    async def make(self, request: GenerationRequest, _: Any) -> TaskSnapshot:
         """The prompt's number is the seconds that it takes."""
         self.busy += 1
         self.most = max(self.most, self.busy)
@@ -338,6 +343,24 @@ async def test_a_folder_may_look_like_a_file(tmp_path: Path) -> None:
 
 
 @on_both
+async def test_files_may_be_named(tmp_path: Path) -> None:
+    """`name` gets the item's place, its request and its task; a bad name is the item's error."""
+
+    def name(index: int, request: GenerationRequest, task: TaskSnapshot) -> str:
+        assert task.is_completed
+        return "../B" if request.prompt == "B" else f"{request.prompt}/{index}"
+
+    _, egg = emulated()
+    async with egg:
+        fine, bad = await egg.map(["A", "B"], save_to=tmp_path / "out", name=name)
+    assert fine.paths == (tmp_path / "out" / "A" / "0.png",)
+    assert isinstance(bad.error, InvalidRequestError)
+    assert bad.error.field == "name"
+    assert bad.result is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@on_both
 async def test_the_clients_model_is_the_default() -> None:
     """Items that name no model get the client's; `uncertain` reaches every submission."""
     skew = time.time() - anyio.current_time()  # lost tasks are found by the wall clock
@@ -376,6 +399,67 @@ async def test_an_iterable_that_raises_ends_what_was_begun(
             await anext(run)
     with pytest.raises(LookupError, match="torn"):
         await kitchen.batch(Broken([]), in_flight=in_flight)
+
+
+# --- errors that meet all -----------------------------------------------------------------------
+
+POOR = {
+    "an empty account": (Fault.refused(403, "INSUFFICIENT_BALANCE"), InsufficientBalanceError),
+    "a refused key": (Fault.refused(401), AuthenticationError),
+}
+
+
+@on_both
+@pytest.mark.parametrize(("fault", "kind"), POOR.values(), ids=POOR)
+async def test_an_error_that_will_meet_all_stops_the_sending(
+    fault: Fault, kind: type[EggError]
+) -> None:
+    """What was sent before is collected; the rest are outcomes with the same error, unsent."""
+    emulator = EggEmulator(clock=anyio.current_time, latency=1.0)
+    limiter = RateLimiter(concurrency=2, per_second=None)
+    async with connect(emulator, limiter=limiter) as egg:
+        run = egg.map((f"cat {n}" for n in range(100)), in_flight=20)
+        async with run as outcomes:
+            while len(emulator.accepted) < 4:
+                await anyio.sleep(0.125)
+            emulator.fail_next(fault, on="POST /v1/generate")
+            done = sorted([outcome async for outcome in outcomes], key=lambda it: it.index)
+    fine = [outcome for outcome in done if outcome.ok]
+    assert len(done) == 100
+    assert len(fine) == len(emulator.accepted) == egg.stats.completed
+    assert emulator.requests["POST /v1/generate"] <= len(fine) + 2
+    assert {type(outcome.error) for outcome in done if not outcome.ok} == {kind}
+    assert all(outcome.request for outcome in done)
+    assert egg.unfinished == ()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(PermissionDeniedError("no", status_code=403), id="this may not be done"),
+        pytest.param(ServerError("broken", status_code=500), id="the service is broken"),
+        pytest.param(InvalidRequestError("model", "m", "another"), id="a bad request"),
+    ],
+)
+async def test_other_errors_stop_nothing(error: EggError) -> None:
+    """They may be about one item only."""
+
+    async def make(request: GenerationRequest, check: Callable[[], None]) -> TaskSnapshot:
+        check()
+        if request.prompt == "1":
+            raise error
+        return TaskSnapshot(id="gen_1", status="completed")
+
+    batch = Batch(["1", "2", "3"], in_flight=1, read=GenerationRequest.of, make=make, save=None)
+    assert [outcome.ok for outcome in await batch] == [False, True, True]
+
+
+def test_a_batch_that_is_never_run_is_noticed() -> None:
+    """`egg.map(...)` without `await` does nothing, and says so; a refused one says nothing more."""
+    with pytest.warns(ResourceWarning, match="a batch was made and never run: await it"):
+        Kitchen().batch(["1"])
+    with pytest.raises(InvalidRequestError):
+        Kitchen().batch(7)
 
 
 # --- leaving early ----------------------------------------------------------------------------
@@ -509,7 +593,7 @@ async def test_several_may_share_the_outcomes() -> None:
 async def test_a_bug_in_the_middle_is_not_an_outcome() -> None:
     """Only errors of this package are values: anything else is a bug, and is raised."""
 
-    async def make(_: GenerationRequest) -> TaskSnapshot:
+    async def make(_: GenerationRequest, __: Any) -> TaskSnapshot:
         raise ZeroDivisionError
 
     batch = Batch(["A"], in_flight=1, read=GenerationRequest.of, make=make, save=None)

@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from unittest import mock
 
 import pytest
 from click.testing import CliRunner, Result
@@ -44,7 +45,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*arguments: str, stdin: str | None = None, **env: str) -> Result:
     """What the command line says to these arguments."""
-    return CliRunner().invoke(eggapi, arguments, input=stdin, env=env, prog_name="eggapi")
+    with mock.patch.object(sys, "argv", ["eggapi", *arguments]):
+        return CliRunner().invoke(eggapi, arguments, input=stdin, env=env, prog_name="eggapi")
 
 
 def emulated(*arguments: str, stdin: str | None = None, **env: str) -> Result:
@@ -345,8 +347,11 @@ def test_batch_tells_what_is_not_safe_to_repeat(
     assert json.loads((folder / "out/uncertain.jsonl").read_text())["prompt"] == "An egg"
     assert not (folder / "out" / "failed.jsonl").exists()
     assert lost not in result.stderr
-    assert f"eggapi tasks download {stuck} -o out" in result.stderr
-    assert "out/uncertain.jsonl: these may exist and be billed" in result.stderr
+    command = "eggapi batch in.txt -o out -j 1 --timeout 0.2"
+    assert f"failed: in.txt:2: {stuck} was not finished after 0.2 s" in result.stderr
+    assert f"hint: made or still being made, and paid, so fetch: {command}\n" in result.stderr
+    assert "hint: out/uncertain.jsonl: these may exist and be billed" in result.stderr
+    assert f"if nothing else uses the key: {command} --verify\n" in result.stderr
 
 
 def test_batch_names_pictures_that_could_not_be_saved(
@@ -362,7 +367,7 @@ def test_batch_names_pictures_that_could_not_be_saved(
         result = at(other, "batch", "in.txt", "-o", "out")
     assert result.exit_code == 1
     assert f"{task_id}.png exists already" in result.stderr
-    assert f"eggapi tasks download {task_id} -o out" in result.stderr
+    assert "paid, so fetch: eggapi batch in.txt -o out\n" in result.stderr
     assert not (folder / "out" / "failed.jsonl").exists()
 
 
@@ -395,7 +400,7 @@ def test_batch_adds_to_what_is_uncertain(folder: Path, url: str, emulator: EggEm
     earlier, later = (folder / "uncertain.jsonl").read_text().splitlines()
     assert earlier == "earlier"
     assert json.loads(later)["prompt"] == "An egg"
-    assert not list(folder.glob(".*"))
+    assert not list(folder.glob(".*.part"))
     first, *_ = result.stderr.splitlines()
     assert first.startswith("failed: in.txt:1: ")
     assert result.stderr.count(first.removeprefix("failed: in.txt:1: ")) == 1
@@ -403,17 +408,17 @@ def test_batch_adds_to_what_is_uncertain(folder: Path, url: str, emulator: EggEm
 
 @pytest.mark.parametrize("name", ["failed.jsonl", "another.jsonl"], ids=["by its name", "a link"])
 def test_batch_keeps_the_lines_that_it_has_not_tried(folder: Path, name: str) -> None:
-    """--limit leaves the rest of failed.jsonl in it, behind what failed again."""
+    """--limit leaves the rest of failed.jsonl in it, before what failed again."""
     failed = folder / "failed.jsonl"
     failed.write_text('# mine\n"A broken egg"\n"A hen"\n"A cock"\n')
     if name != failed.name:
         (folder / name).symlink_to(failed)
     result = emulated("batch", name, "--limit", "2")
     assert result.exit_code == 3
-    again, untried = failed.read_text().splitlines()
+    untried, again = failed.read_text().splitlines()
     assert json.loads(again)["prompt"] == "A broken egg"
     assert untried == '"A cock"'
-    assert "again: eggapi batch ./failed.jsonl -o . (1 line not tried yet)\n" in result.stderr
+    assert "hint: to try these again: eggapi batch failed.jsonl -o .\n" in result.stderr
 
 
 def test_batch_keeps_the_rest_when_the_key_is_refused(folder: Path) -> None:

@@ -12,7 +12,8 @@ import anyio
 import click
 import pytest
 
-from eggapi_async.cli.inputs import Line, Source, Unreadable, from_pipe
+from eggapi_async.cli.inputs import Line, Source, Unreadable
+from eggapi_async.cli.pipe import from_pipe
 
 
 def read(

@@ -18,14 +18,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from eggapi_async import AsyncEggClient, GenerationRequest
+from eggapi_async import AsyncEggClient, Journal
 from eggapi_async.cli import eggapi
-from eggapi_async.cli.inputs import Source
-from eggapi_async.cli.report import Report
 from eggapi_async.cli.running import attend, run
 from eggapi_async.cli.session import Session
 from eggapi_async.emulator import EggEmulator
-from eggapi_async.models import Stats
 from eggapi_async.testing import connect
 from tests.served import environment, served, start
 
@@ -161,6 +158,40 @@ def test_nohup_is_left_alone() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_second_signal_ends_the_process(capfd: pytest.CaptureFixture[str]) -> None:
+    """Whatever is under way then: the code is that of the last one."""
+    left: list[int] = []
+
+    async def work(_: AsyncEggClient) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            await anyio.sleep_forever()
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("nobody sleeps for ever")
+
+    attend(Session(), connect(EggEmulator()), work, leave=left.append)
+    assert left == [143]
+    assert capfd.readouterr().err.startswith("left at once\n")
+
+
+def test_a_command_that_goes_on_is_named_instead_of_ids(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where there is a journal, the same command again is all there is to do."""
+
+    async def work(egg: AsyncEggClient) -> int:
+        await egg.generate("An egg")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        attend(Session(), connect(EggEmulator(speed=0.001)), work, again="eggapi batch x")
+    assert capsys.readouterr().err == (
+        "1 task not finished yet: the service goes on. Nothing is lost; to go on:\n"
+        "  eggapi batch x\n"
+    )
+
+
 def test_an_embedded_emulator_leaves_nothing_to_collect(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -192,14 +223,16 @@ def test_an_interrupted_batch_keeps_its_failures(
         env = {"EGGAPI_BASE_URL": url, "EGGAPI_API_KEY": "a-key", "NO_PROXY": "*"}
         result = CliRunner().invoke(eggapi, ["batch", "in.jsonl"], env=env)
     assert result.exit_code == 130
-    assert result.stderr.startswith("0 of 2 done · 1 failed · 1 running · $0.00 · ")
+    stopping, tally, *_ = result.stderr.splitlines()
+    assert stopping == "stopping: what is being submitted may end (again: leave at once)"
+    assert tally.startswith("0 of 2 done · 1 failed · 1 running · $0.00 · ")
     assert (tmp_path / "failed.jsonl").read_text() == "7\n"
 
 
-def test_an_interrupted_batch_leaves_untried_lines_in_its_input(
+def test_an_interrupted_batch_leaves_unfinished_lines_in_its_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """failed.jsonl on standard input keeps what was not read from it yet."""
+    """failed.jsonl on standard input keeps what has not ended, so that the next run goes on."""
     monkeypatch.chdir(tmp_path)
     failed = tmp_path / "failed.jsonl"
     failed.write_text('"An egg"\n"A hen"\n')
@@ -215,23 +248,7 @@ def test_an_interrupted_batch_leaves_untried_lines_in_its_input(
         wait_until(emulator, 1)
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130
-    assert failed.read_text() == '"A hen"\n'
-
-
-def test_lines_without_a_known_task_become_uncertain(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """At an early end, a line under way is named with its task, or doubted; it is never lost."""
-    texts = ['"An egg"', '{"prompt": "A hen"}', '{"prompt": 7}', '"A cock"']
-    (tmp_path / "failed.jsonl").write_text("\n".join(texts))
-    source = Source.of(str(tmp_path / "failed.jsonl"), format=None, prompt_column="prompt", limit=3)
-    report = Report(Session(), Stats(), folder=tmp_path, keeps_failures=True, is_repeated=True)
-    for index, line in enumerate(source.lines()):
-        report.begin(index, line)
-    report.close([GenerationRequest(prompt="A hen"), None])
-    assert (tmp_path / "failed.jsonl").read_text() == texts[3] + "\n"
-    assert (tmp_path / "uncertain.jsonl").read_text() == f"{texts[0]}\n{texts[2]}\n"
-    assert "uncertain.jsonl: these may exist and be billed" in capsys.readouterr().err
+    assert failed.read_text() == '"An egg"\n"A hen"\n'
 
 
 def test_handlers_are_put_back() -> None:
@@ -324,10 +341,16 @@ def test_a_batch_can_be_ended(
     process.send_signal(number)
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (code, "")
-    tally, *rest = err.splitlines()
+    stopping, tally, *rest = err.splitlines()
+    assert stopping.startswith("stopping: ")
     assert tally.startswith("0 of 2 done · 2 running · $0.00 · ")
-    assert rest[0] == "interrupted"
-    assert sorted(rest[2].split()[3:5]) == sorted(emulator.accepted)
+    assert rest == [
+        "interrupted",
+        "2 tasks not finished yet: the service goes on. Nothing is lost; to go on:",
+        "  eggapi batch in.txt -o out",
+    ]
+    with Journal(tmp_path / "out" / ".eggapi.sqlite3") as journal:
+        assert {item.task_id for item in journal} == set(emulator.accepted)
     assert "Traceback" not in err
     assert "secret" not in err
 
@@ -352,7 +375,9 @@ def test_a_batch_from_a_silent_pipe_can_be_ended(
         wait_until(emulator, 1)
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130
-        assert emulator.accepted[0] in process.stderr.read()
+        assert process.stderr.read().endswith("to go on:\n  eggapi batch -\n")
+    with Journal(tmp_path / ".eggapi.sqlite3") as journal:
+        assert [item.task_id for item in journal] == emulator.accepted
 
 
 def test_a_reader_that_has_gone_ends_it_quietly(

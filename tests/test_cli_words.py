@@ -147,9 +147,12 @@ def test_without_a_terminal_there_is_a_line_now_and_then(
 
 
 REQUEST = GenerationRequest(prompt="An egg")
+EXCEEDED = BudgetExceededError(
+    limit=Decimal("5.00"), spent=Decimal("4.90"), reserved=Decimal("0.08"), asked=Decimal("0.032")
+)
 ERRORS: dict[str, tuple[EggError, int, str]] = {
     "no money": (InsufficientBalanceError("no", status_code=403), 5, "top up"),
-    "no budget": (BudgetExceededError("no"), 5, "top up"),
+    "no budget": (EXCEEDED, 5, "--max-cost"),
     "a refused key": (AuthenticationError("no", status_code=401), 4, "set EGGAPI_API_KEY"),
     "a suspended account": (PermissionDeniedError("no", status_code=403), 4, "set EGGAPI_API_KEY"),
     "no key": (ConfigurationError("api_key: there is none"), 4, "set EGGAPI_API_KEY"),

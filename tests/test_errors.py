@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -38,6 +39,9 @@ from eggapi_async.models import GenerationRequest, TaskSnapshot
 NOON = datetime(2024, 1, 15, 12, tzinfo=UTC)
 FAILED = TaskSnapshot(id="gen_1", status="failed", error="Content moderation: no", raw={"x": 1})
 PENDING = TaskSnapshot(id="gen_1", status="pending")
+EXCEEDED = BudgetExceededError(
+    limit=Decimal("5.00"), spent=Decimal("4.90"), reserved=Decimal("0.08"), asked=Decimal("0.032")
+)
 
 
 def uncertain(**changes: Any) -> SubmissionUncertainError:
@@ -67,7 +71,7 @@ ONE_OF_EACH: list[EggError] = [
     UnexpectedResponseError("expected text", where="$.data.id", status_code=200, body="{}"),
     TaskFailedError(FAILED),
     TaskTimeoutError("gen_1", timeout=600, snapshot=PENDING),
-    BudgetExceededError("5.00 would be exceeded"),
+    EXCEEDED,
     DownloadError("HTTP 404", url="https://cdn.eggapi.ai/a.png"),
     JournalError("not a journal"),
     WebhookVerificationError("no signature"),

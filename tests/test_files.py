@@ -40,7 +40,7 @@ def test_one_output_is_named_by_its_task(tmp_path: Path) -> None:
     """The folder is made, and the suffix follows from the bytes later."""
     folder = tmp_path / "out" / "today"
     [planned] = plan(task(URL), folder, overwrite=False)
-    assert planned == Output(URL, folder, "gen_1")
+    assert planned == Output(URL, folder, "gen_1", part="gen_1")
     assert planned.path(".png") == folder / "gen_1.png"
     assert folder.is_dir()
 
@@ -384,3 +384,73 @@ def test_every_refusal_is_an_egg_error() -> None:
     """`except EggError` catches what these functions refuse."""
     assert issubclass(DownloadError, EggError)
     assert issubclass(InvalidRequestError, EggError)
+
+
+# --- names of the caller's -----------------------------------------------------------------------
+
+
+def test_outputs_may_be_named(tmp_path: Path) -> None:
+    """In place of the task's id, in a folder below if it says so."""
+    [planned] = plan(task(URL), tmp_path, overwrite=False, stem="today/egg")
+    assert planned.path(".png") == tmp_path / "today" / "egg.png"
+    assert planned.is_named
+    assert (tmp_path / "today").is_dir()
+    two = plan(task(URL, URL), tmp_path, overwrite=False, stem="egg")
+    assert [file.path(".png").name for file in two] == ["egg-1.png", "egg-2.png"]
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        *("", ".", "..", "../egg", "a/../egg", "/egg", "a//egg", ".egg", "egg/", "a\\egg"),
+        *("c:egg", "egg\0", "e" * 201, "egg\ud800", 7),
+    ],
+    ids=repr,
+)
+def test_a_name_cannot_leave_the_folder(tmp_path: Path, stem: Any) -> None:
+    """It is refused before anything is made."""
+    with pytest.raises(InvalidRequestError, match="stays in its folder") as caught:
+        plan(task(URL), tmp_path / "out", overwrite=False, stem=stem)
+    assert caught.value.field == "name"
+    assert names(tmp_path) == []
+
+
+def published(folder: Path, content: bytes, **fields: Any) -> Path:
+    """An output with that content under its final name."""
+    one = output(folder, **fields)
+    part = Part.open(one)
+    try:
+        part.write(content)
+        return part.publish(one, overwrite=False)
+    finally:
+        part.discard()
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["with links", "without links"])
+def test_only_the_same_file_may_have_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """What a killed process has left is taken as it is; what is another's stays."""
+    if not links:
+        monkeypatch.setattr(os, "link", refuse_link)
+    assert whole_file(output(tmp_path, is_named=True)) is None
+    first = published(tmp_path, PNG, is_named=True)
+    assert whole_file(output(tmp_path, is_named=True)) is None
+    assert published(tmp_path, PNG, is_named=True) == first
+    with pytest.raises(DownloadError, match="exists already"):
+        published(tmp_path, PNG[:9] + b"\x02" + PNG[10:], is_named=True)
+    assert first.read_bytes() == PNG
+    assert names(tmp_path) == [first.name]
+
+
+def refuse_link(*_: object) -> None:
+    """A file system that knows no hard links."""
+    raise OSError(95, "Operation not supported")
+
+
+def test_a_named_file_is_made_under_its_tasks_name(tmp_path: Path) -> None:
+    """So that what a kill has left of it is known for what it is; and a long name has room."""
+    [planned] = plan(task(URL), tmp_path, overwrite=False, stem="ж" * 95)
+    part = Part.open(planned)
+    assert names(tmp_path)[0].startswith(".gen_1.")
+    part.discard()

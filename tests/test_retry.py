@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -41,6 +42,9 @@ LOST = SubmissionUncertainError(
 RESET = ConnectionFailedError("reset")
 BROKEN = ServerError("broken", status_code=500)
 BUSY = RateLimitedError("slow down")
+EXCEEDED = BudgetExceededError(
+    limit=Decimal("5.00"), spent=Decimal("4.90"), reserved=Decimal("0.08"), asked=Decimal("0.032")
+)
 ODD = UnexpectedResponseError("expected JSON", status_code=200)
 
 
@@ -94,7 +98,7 @@ def delay(error: EggError, *, policy: RetryPolicy = RetryPolicy(), **changes: An
         pytest.param(
             TaskTimeoutError("a", timeout=1, snapshot=None), None, id="a wait that ended has ended"
         ),
-        pytest.param(BudgetExceededError(""), None, id="a spent budget is spent"),
+        pytest.param(EXCEEDED, None, id="a spent budget is spent"),
         pytest.param(DownloadError("", url=""), None, id="a download has its own patience"),
         pytest.param(JournalError(""), None, id="a broken journal stays broken"),
         pytest.param(WebhookVerificationError(""), None, id="a forged delivery stays forged"),

@@ -25,7 +25,15 @@ from eggapi_async import (
 )
 from eggapi_async._hub import Hub, Watch
 from eggapi_async._retry import Patience
-from eggapi_async._submission import DOUBTED, LOOKS, PAGES, REMEMBERED, Submissions, Uncertain
+from eggapi_async._submission import (
+    DOUBTED,
+    LOOKS,
+    PAGES,
+    REMEMBERED,
+    Purchase,
+    Submissions,
+    Uncertain,
+)
 from eggapi_async._transport import Lost, Transport
 from eggapi_async._wire import ApiKey, Wire, in_process
 from eggapi_async.emulator import EggEmulator, Fault
@@ -88,6 +96,11 @@ def shop(
     hub = Hub(transport=transport, policy=PollPolicy(), stats=stats)
     submissions = Submissions(transport=transport, hub=hub, wall_clock=now)
     return Shop(emulator, submissions, hub, patience)
+
+
+def purchase(request: GenerationRequest) -> Purchase:
+    """One without a record, a budget, or anything against it."""
+    return Purchase(request, Patience(timeout=5.0), None, None, lambda: None)
 
 
 def now() -> datetime:
@@ -379,7 +392,7 @@ async def test_a_doubt_is_resolved_however_many_others_there_are() -> None:
     async def lose_many() -> None:
         await anyio.sleep(1)
         for _ in range(3000):
-            it.submissions._lose(Lost("by chance", now(), now()), request, it.patience)
+            it.submissions._lose(Lost("by chance", now(), now()), purchase(request))
 
     async with anyio.create_task_group() as group:
         group.start_soon(lose_many)
@@ -398,7 +411,7 @@ async def test_a_doubt_that_was_forgotten_is_not_resolved_by_a_guess() -> None:
 
     async def forget() -> None:
         await anyio.sleep(1)
-        it.submissions._lose(Lost("much later", far, far), request, it.patience)
+        it.submissions._lose(Lost("much later", far, far), purchase(request))
 
     async with anyio.create_task_group() as group:
         group.start_soon(forget)

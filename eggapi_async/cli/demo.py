@@ -21,6 +21,7 @@ import attrs
 import click
 
 from ..models import Outcome, Stats
+from .options import with_folder
 from .progress import progress
 from .report import Report
 from .running import attend
@@ -59,16 +60,7 @@ class Figures:
 
 
 @click.command(short_help="See it work: 200 pictures, no key, no network.")
-@click.option(
-    "-o",
-    "--output",
-    "folder",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    default="egg-demo",
-    show_default=True,
-    help="Where the pictures go.",
-)
+@with_folder("egg-demo", "Where the pictures go.")
 @click.option(
     "-n",
     "number",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import JournalError
 from .session import Session, pass_session, with_json
 from .trouble import FAILED
 from .wording import counted, dollars
@@ -51,7 +52,7 @@ def gallery(
     eggapi gallery out --log log.jsonl
 
     The page needs no network and no server: open it, or copy the folder and send it. Prompts and
-    costs come from the records in DIR; a folder without any shows its pictures by name.
+    costs come from the journal and the records in DIR; without any, pictures are shown by name.
     """
     from .records import rows
 
@@ -60,7 +61,7 @@ def gallery(
         if not items:
             raise OSError(f"{folder}: no pictures and no record of any")
         path = write(folder, items, title=title or folder.resolve().name, overwrite=overwrite)
-    except OSError as error:
+    except (OSError, JournalError) as error:
         click.echo(f"error: {error}", err=True)
         click.get_current_context().exit(FAILED)
     _tell(session, path, items)
@@ -76,8 +77,8 @@ def write(
     from ..gallery import chunks
 
     path = folder / NAME
-    if not overwrite and path.exists() and not _is_ours(path):
-        raise FileExistsError(f"{path} exists already, and is no gallery (--overwrite replaces it)")
+    if not overwrite:
+        check(folder)
     part = folder / f".{NAME}.{secrets.token_hex(6)}.part"
     try:
         with part.open("x", encoding="utf-8", newline="\n") as file:
@@ -88,11 +89,28 @@ def write(
     return path
 
 
+def check(folder: Path) -> None:
+    """Raises FileExistsError where *folder* has a page that is not a gallery."""
+    path = folder / NAME
+    if path.exists() and not _is_ours(path):
+        raise FileExistsError(
+            f"{path} exists already, and is no gallery (`eggapi gallery --overwrite` replaces it)"
+        )
+
+
 def _is_ours(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
         return _OURS in file.read(_START)
+
+
+def show(session: Session, folder: Path) -> None:
+    """Write the page of a batch that has just ended, and say where it is. Raises OSError."""
+    from .records import rows
+
+    if items := rows(folder):
+        session.say(f"gallery: {write(folder, items, title=folder.resolve().name)}")
 
 
 def _tell(session: Session, path: Path, items: list[GalleryItem]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EggError
+from .options import with_folder
 from .progress import progress
 from .report import Report
 from .running import each, run
@@ -24,15 +25,7 @@ WAIT = 600.0
 
 @click.command(short_help="Generate images from prompts, wait for them and save them.")
 @click.argument("prompts", metavar="PROMPT...", nargs=-1, required=True)
-@click.option(
-    "-o",
-    "--output",
-    "folder",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=".",
-    help="Where the files go, named by their task's id.  [default: here]",
-)
+@with_folder()
 @click.option("--model", metavar="NAME", help="nanobanana (default), nanobanana-pro, …")
 @click.option("--aspect-ratio", metavar="W:H", help="16:9 (default) or 9:16.")
 @click.option("--resolution", metavar="SIZE", help="1k, 2k or 4k.")

@@ -10,20 +10,20 @@ import csv
 import io
 import json
 import os
-import queue
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from itertools import islice
 from pathlib import Path
-from threading import Thread
-from typing import Any, Final, Literal, TextIO, TypeVar, cast
+from typing import Any, Final, Literal, TextIO, cast
 
-import anyio
 import attrs
 import click
 
-T = TypeVar("T")
+from .keys import Keys
+from .options import WHOLE, Shard
+from .pipe import from_pipe
+
 Format = Literal["txt", "jsonl", "csv"]
 
 FORMATS: Final = ("txt", "jsonl", "csv")
@@ -44,9 +44,6 @@ _FIELDS: Final = (
     "webhook_url",
 )
 """Columns of a CSV file that are used, beside the one that holds the prompts."""
-_LINES_AHEAD: Final = 100
-_LOOK: Final = 0.02
-"""Seconds between looks at what came from a pipe."""
 
 
 @attrs.frozen
@@ -58,11 +55,24 @@ class Unreadable:
 
 @attrs.frozen
 class Line:
-    """One line of the input: its number from 1, its text, and what it asks for."""
+    """One line of the input: its number from 1, its text, and what it asks for.
+
+    *index* is its place among those that are no comments, from 0; *key* is what the journal knows
+    it by (see `keys`): None where it is no request.
+    """
 
     number: int
     text: str
     item: str | dict[str, Any] | Unreadable
+    index: int = 0
+    key: str | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields that it gives; none where it cannot be read."""
+        if isinstance(self.item, str):
+            return {"prompt": self.item}
+        return {} if isinstance(self.item, Unreadable) else self.item
 
 
 @attrs.frozen(kw_only=True)
@@ -73,18 +83,53 @@ class Source:
     format: Format
     prompt_column: str = "prompt"
     limit: int | None = None
+    shard: Shard = WHOLE
+    defaults: Mapping[str, str] = attrs.field(factory=dict)
 
     @classmethod
-    def of(cls, name: str, *, format: str | None, prompt_column: str, limit: int | None) -> Source:
-        """The source with that *name* (`-`: standard input), in its suffix's format or *format*."""
+    def of(
+        cls,
+        name: str,
+        *,
+        format: str | None = None,
+        prompt_column: str = "prompt",
+        limit: int | None = None,
+        shard: Shard = WHOLE,
+        defaults: Mapping[str, str] | None = None,
+    ) -> Source:
+        """The source with that *name* (`-`: standard input), in its suffix's format or *format*.
+
+        *defaults* are fields for lines that leave them open.
+        """
         path = None if name == "-" else Path(name)
         known = _SUFFIXES.get(path.suffix.lower(), "txt") if path else "txt"
         chosen = cast(Format, format) if format else known
-        return cls(path=path, format=chosen, prompt_column=prompt_column, limit=limit)
+        return cls(
+            path=path,
+            format=chosen,
+            prompt_column=prompt_column,
+            limit=limit,
+            shard=shard,
+            defaults=defaults or {},
+        )
 
     def lines(self) -> Iterator[Line]:
-        """The lines, read as they are asked for. Raises click.UsageError without the column."""
-        return islice(self._all(), self.limit)
+        """The lines of our shard, the first *limit* of them, read as they are asked for.
+
+        Raises click.UsageError without the column.
+        """
+        ours = (line for line in self._named() if self.shard.takes(line.index))
+        return islice(ours, self.limit)
+
+    def _named(self) -> Iterator[Line]:
+        """All lines, with all that they ask for: one has the same name in every shard."""
+        keys = Keys()
+        for index, line in enumerate(self._all()):
+            whole = attrs.evolve(line, index=index, item=_with_defaults(line.item, self.defaults))
+            if isinstance(whole.item, Unreadable):
+                yield whole
+            else:
+                yield attrs.evolve(whole, key=keys.of(whole.fields, given=line.key))
 
     async def stream(self) -> AsyncIterator[Line]:
         """The lines, where a pipe must not keep others waiting."""
@@ -138,10 +183,24 @@ def _texts(file: TextIO) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def rest(path: Path, *, after: int) -> list[str]:
-    """The lines of a file of text behind number *after*, as they are, without comments."""
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file of text with their numbers, as they are, without comments."""
     with _opened(path) as file:
-        return [text for number, text in _texts(file) if number > after]
+        yield from _texts(file)
+
+
+def kept_key(text: str) -> str | None:
+    """The name that an earlier run has given to a line that it kept."""
+    return _taken_key(_json_item(text))
+
+
+def _with_defaults(
+    item: str | dict[str, Any] | Unreadable, defaults: Mapping[str, str]
+) -> str | dict[str, Any] | Unreadable:
+    if not defaults or isinstance(item, Unreadable):
+        return item
+    fields = {"prompt": item} if isinstance(item, str) else item
+    return {**defaults, **{name: value for name, value in fields.items() if value is not None}}
 
 
 def _txt(file: TextIO, _: str) -> Iterator[Line]:
@@ -151,7 +210,8 @@ def _txt(file: TextIO, _: str) -> Iterator[Line]:
 
 def _jsonl(file: TextIO, _: str) -> Iterator[Line]:
     for number, text in _texts(file):
-        yield Line(number, text, _json_item(text))
+        item = _json_item(text)
+        yield Line(number, text, item, key=_taken_key(item))
 
 
 def _json_item(text: str) -> str | dict[str, Any] | Unreadable:
@@ -159,10 +219,14 @@ def _json_item(text: str) -> str | dict[str, Any] | Unreadable:
         item = json.loads(text)
     except (ValueError, RecursionError) as error:
         return Unreadable(f"not JSON: {error}")
-    if isinstance(item, dict):
-        item.pop("error", None)  # why it failed the last time: see failed.jsonl
-        return item
-    return item if isinstance(item, str) else Unreadable("expected a JSON object or string")
+    return item if isinstance(item, (dict, str)) else Unreadable("expected a JSON object or string")
+
+
+def _taken_key(item: object) -> str | None:
+    """Take out what an earlier run has added: why it failed the last time, and how it is known."""
+    error = item.pop("error", None) if isinstance(item, dict) else None
+    key = error.get("key") if isinstance(error, dict) else None
+    return key if isinstance(key, str) else None
 
 
 def _csv(file: TextIO, prompt_column: str) -> Iterator[Line]:
@@ -204,35 +268,3 @@ _READERS: Final[dict[Format, Callable[[TextIO, str], Iterator[Line]]]] = {
     "jsonl": _jsonl,
     "csv": _csv,
 }
-
-
-# --- from a pipe ---------------------------------------------------------------------------------
-
-
-async def from_pipe(lines: Iterator[T]) -> AsyncGenerator[T, None]:
-    """*lines*, read by a thread: a pipe may be silent for long, and nothing else may wait for it.
-
-    The thread is abandoned when nobody wants its lines any more, since no read can be interrupted.
-    """
-    came: queue.Queue[T | BaseException | None] = queue.Queue(_LINES_AHEAD)
-    Thread(target=_read, args=(lines, came), daemon=True).start()
-    while True:
-        try:
-            line = came.get_nowait()
-        except queue.Empty:
-            await anyio.sleep(_LOOK)
-            continue
-        if line is None:
-            return
-        if isinstance(line, BaseException):
-            raise line
-        yield line
-
-
-def _read(lines: Iterator[T], came: queue.Queue[T | BaseException | None]) -> None:
-    try:
-        for line in lines:
-            came.put(line)
-        came.put(None)
-    except Exception as error:  # raised where the lines are wanted
-        came.put(error)

@@ -31,7 +31,10 @@ BAR_WIDTH = 28
 
 @attrs.frozen(kw_only=True)
 class Tally:
-    """How things stand: items by what became of them, and since when, in seconds."""
+    """How things stand: items by what became of them, and since when, in seconds.
+
+    *already* of those that are done were so before, by an earlier run.
+    """
 
     done: int
     failed: int
@@ -40,6 +43,7 @@ class Tally:
     images: int
     spent: Decimal
     elapsed: float
+    already: int = 0
 
     @property
     def ended(self) -> int:
@@ -52,9 +56,10 @@ class Tally:
 
         Once all are under way the pace says nothing: the last ones take as long as they take.
         """
-        if self.total is None or not self.ended or self.ended + self.running >= self.total:
+        new = self.ended - self.already
+        if self.total is None or not new or self.ended + self.running >= self.total:
             return None
-        return self.elapsed / self.ended * (self.total - self.ended)
+        return self.elapsed / new * (self.total - self.ended)
 
     def words(self) -> str:
         """The tally as one line of text."""

@@ -1,8 +1,9 @@
 """What a batch left in its folder, as the rows of a gallery.
 
-Its rule: a folder is believed as it is. The records that `eggapi batch` writes tell what was asked
-for, the files tell what is there; a file that no record names is a row of its own, and so is a
-picture that a record names and nobody finds. A line that cannot be read is no record.
+Its rule: a folder is believed as it is. The journal and the records that `eggapi batch` writes tell
+what was asked for, the journal first; the files tell what is there. A file that no record names is
+a row of its own, and so is a picture that a record names and nobody finds. A line that cannot be
+read is no record.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import attrs
 
 from ..gallery import GalleryItem, GalleryPicture, measured
 from ..gallery.sizes import ENOUGH, ENOUGH_OF_A_JPEG
+from ..models import Outcome
+from .past import NAME, past
+from .report import as_json
 
 SHOWN = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".mp4", ".webm"})
 """Suffixes of files that a browser shows."""
@@ -40,10 +44,13 @@ class Record:
 def rows(folder: Path, logs: Iterable[Path] = ()) -> list[GalleryItem]:
     """The rows of *folder*, in input order; *logs* are `--json` records that are kept elsewhere.
 
-    Raises OSError where a file cannot be read.
+    Raises OSError where a file cannot be read, JournalError where that is the journal.
     """
     kept = sorted(path for path in folder.glob("*.jsonl") if path.is_file())
-    records = _latest(_records([*logs, *kept]))
+    told = list(_journal(folder))
+    known = {name for record in told for name in _names(record)}
+    others = [record for record in _records([*logs, *kept]) if not known & _names(record)]
+    records = _latest([*told, *others])
     items = [_row(folder, record) for record in sorted(records, key=_place)]
     named = {picture.path for item in items for picture in item.pictures}
     loose = [path for path in _files(folder) if path.name not in named]
@@ -57,6 +64,28 @@ def _files(folder: Path) -> list[Path]:
 
 
 # --- records -------------------------------------------------------------------------------------
+
+
+def _journal(folder: Path) -> Iterator[Record]:
+    with past(folder) as before:
+        for item in before.items():
+            outcome = Outcome(
+                index=item.index,
+                request=item.request,
+                result=None if item.error else item.snapshot,
+                error=item.error,
+                paths=item.paths,
+            )
+            fields = as_json(outcome, None, str(item.error or "")) | {"key": item.key}
+            yield Record(fields, folder / NAME)
+
+
+def _names(record: Record) -> set[str]:
+    """What an item is known by: its task, and its line."""
+    error = record.fields.get("error")
+    kept = error.get("key") if isinstance(error, dict) else None
+    names = (record.fields.get("id"), record.fields.get("key"), kept)
+    return {name for name in names if isinstance(name, str)}
 
 
 def _records(paths: Iterable[Path]) -> Iterator[Record]:

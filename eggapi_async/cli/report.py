@@ -1,27 +1,25 @@
-"""What became of many items: printed as it comes, summed up at the end, failures kept in a file.
+"""What became of many items: printed as it comes, summed up at the end, failures kept in files.
 
-Its rule: `failed.jsonl` holds only what is safe to ask for again. A picture that was made but not
-saved, or that may yet come, is named with the command that collects it, and a submission whose
-answer was lost is added to `uncertain.jsonl`: to feed those to `eggapi batch` could pay twice. No
-line gets lost: `uncertain.jsonl` only grows, and a `failed.jsonl` that is the input keeps what was
-not tried.
+Its rule: what is advised is safe. A picture that was made but not saved, or that may yet come, is
+named with the command that collects it; what may have been bought is never advised to be asked for
+again. Where there is a journal that is the same command again.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import attrs
 import click
 
 from ..errors import EggError, SubmissionUncertainError, TaskTimeoutError
 from ..models import GenerationRequest, Outcome, Stats, TaskSnapshot
-from .inputs import Line, Unreadable, rest
+from .inputs import Line, Unreadable
+from .kept import Kept
 from .progress import Tally
 from .running import to_collect
 from .session import Session
@@ -36,35 +34,40 @@ SHOWN = 10
 class Report:
     """The outcomes of one command, as they come.
 
-    *folder* is where the pictures go, *keeps_failures* whether the failures go there too, and
-    *is_repeated* whether the input is the very file that they go to.
+    *folder* is where the pictures go, *kept* where failures do, if anywhere; *again* is the command
+    that goes on with the same journal, None where there is none.
     """
 
     _session: Session
     _stats: Stats
     _folder: Path | None = None
-    _keeps_failures: bool = False
-    _is_repeated: bool = False
+    _kept: Kept | None = None
+    _again: str | None = None
     _source: str = ""
     _total: int | None = None
     _started: float = attrs.field(init=False, factory=time.monotonic)
     _lines: dict[int, Line] = attrs.field(init=False, factory=dict)
-    _read_to: int = attrs.field(init=False, default=0)
+    _before: set[int] = attrs.field(init=False, factory=set)
     _done: int = attrs.field(init=False, default=0)
+    _already: int = attrs.field(init=False, default=0)
     _failed: int = attrs.field(init=False, default=0)
+    _unsent: int = attrs.field(init=False, default=0)
     _images: int = attrs.field(init=False, default=0)
     _shown: list[str] = attrs.field(init=False, factory=list)
     _to_collect: list[str] = attrs.field(init=False, factory=list)
-    _kept: int = attrs.field(init=False, default=0)
+    _to_repeat: int = attrs.field(init=False, default=0)
     _refused: int = attrs.field(init=False, default=0)
-    _untried: int = attrs.field(init=False, default=0)
     _worst: EggError | None = attrs.field(init=False, default=None)
-    _files: dict[str, TextIO] = attrs.field(init=False, factory=dict)
 
     @property
     def is_hopeless(self) -> bool:
         """True when an error came that will meet all other items too."""
         return is_hopeless(self._worst)
+
+    @property
+    def has_failures(self) -> bool:
+        """True when an item has failed."""
+        return self._worst is not None
 
     def tally(self, running: int) -> Tally:
         """How things stand, with *running* items under way."""
@@ -76,29 +79,46 @@ class Report:
             images=self._images,
             spent=self._stats.cost,
             elapsed=time.monotonic() - self._started,
+            already=self._already,
         )
 
-    def begin(self, index: int, line: Line) -> None:
-        """Note that a line of the input is under way, as the item *index*."""
+    def begin(self, index: int, line: Line, *, is_done: bool = False) -> None:
+        """Note that a line of the input is under way, as the item *index*.
+
+        *is_done*: an earlier run has brought it to its end.
+        """
         self._lines[index] = line
-        self._read_to = line.number
+        if is_done:
+            self._before.add(index)
+
+    def line(self, index: int) -> Line:
+        """The line of the item *index*, which is under way."""
+        return self._lines[index]
 
     def take(self, outcome: Outcome, put: Callable[[str], None]) -> None:
         """Count an outcome and print it."""
         line = self._lines.pop(outcome.index, None)
         problem = _problem(outcome, line)
-        if outcome.result is not None:
-            self._images += len(outcome.result.urls)
-        if outcome.error is None:
-            self._done += 1
-        else:
-            self._note_failure(outcome, line, outcome.error, problem)
+        self._count(outcome, line, problem)
         for text in self._printed(outcome, line, problem):
             put(text)
 
+    def _count(self, outcome: Outcome, line: Line | None, problem: str) -> None:
+        is_old = outcome.index in self._before
+        self._before.discard(outcome.index)
+        if outcome.result is not None and not is_old:
+            self._images += len(outcome.result.urls)
+        if outcome.error is not None:
+            self._note_failure(outcome, line, outcome.error, problem)
+            return
+        self._done += 1
+        self._already += is_old
+        if self._kept is not None and line is not None:
+            self._kept.settle(line)
+
     def _printed(self, outcome: Outcome, line: Line | None, problem: str) -> list[str]:
         if self._session.is_json:
-            return [json.dumps(_as_json(outcome, line, problem))]
+            return [json.dumps(as_json(outcome, line, problem))]
         if outcome.result is None or outcome.error is not None:
             return []
         return [str(path) for path in outcome.paths] or list(outcome.result.urls)
@@ -108,56 +128,30 @@ class Report:
     def _note_failure(
         self, outcome: Outcome, line: Line | None, error: EggError, problem: str
     ) -> None:
-        self._failed += 1
         if self._worst is None or (is_hopeless(error) and not self.is_hopeless):
             self._worst = error
-        if len(self._shown) < SHOWN:
-            place = f"{self._source}:{line.number}: " if line and self._source else ""
-            self._shown.append(place + problem)
+        if is_hopeless(error) and self._again is not None:
+            self._unsent += 1  # the same command again tries it
+            return
+        self._failed += 1
+        self._show(line, problem)
         task_id = _made(outcome, error)
         if task_id is not None:
             self._to_collect.append(task_id)
             return
         is_uncertain = isinstance(error, SubmissionUncertainError)
-        self._kept += not is_uncertain
+        self._to_repeat += not is_uncertain
         self._refused += is_refusal(error)
-        if self._keeps_failures:
-            self._keep("uncertain" if is_uncertain else "failed", _to_feed(outcome, line, problem))
+        if self._kept is not None and line is not None:
+            self._kept.settle(line)
+            self._kept.keep(outcome, line, problem, is_uncertain=is_uncertain)
 
-    def _keep(self, name: str, text: str) -> None:
-        if name not in self._files:
-            assert self._folder is not None, "failures are kept in a folder"
-            part = _part(self._folder, name)
-            self._files[name] = part.open("w", encoding="utf-8", errors="surrogateescape")
-        self._files[name].write(text + "\n")
+    def _show(self, line: Line | None, problem: str) -> None:
+        if len(self._shown) < SHOWN:
+            place = f"{self._source}:{line.number}: " if line and self._source else ""
+            self._shown.append(place + problem)
 
     # --- the end ---------------------------------------------------------------------------------
-
-    def close(self, unfinished: Iterable[GenerationRequest | None] = ()) -> None:
-        """Give the kept files their names; *unfinished* is what the tasks under way are to make."""
-        assert self._folder is not None, "failures are kept in a folder"
-        final = self._folder / "failed.jsonl"
-        is_input = self._is_repeated and self._read_to > 0
-        if is_input:
-            self._keep_rest(final, unfinished)
-        for file in self._files.values():
-            file.close()
-        if "failed" in self._files:
-            _part(self._folder, "failed").replace(final)
-        elif is_input:
-            final.unlink()
-        if "uncertain" in self._files:
-            _append(_part(self._folder, "uncertain"), self._folder / "uncertain.jsonl")
-
-    def _keep_rest(self, path: Path, unfinished: Iterable[GenerationRequest | None]) -> None:
-        for text in rest(path, after=self._read_to):
-            self._untried += 1
-            self._keep("failed", text)
-        doubtful = list(_without_task(self._lines.values(), unfinished))
-        for line in doubtful:
-            self._keep("uncertain", line.text)
-        if doubtful:
-            self._advise_about("uncertain")
 
     def sum_up(self) -> int:
         """Say how it went; the exit code."""
@@ -165,39 +159,53 @@ class Report:
             click.echo(f"failed: {problem}", err=True)
         if self._failed > len(self._shown):
             click.echo(f"… and {self._failed - len(self._shown):,} more", err=True)
+        if self._unsent and self._worst is not None:
+            click.echo(f"stopped: {told(self._worst)}", err=True)
         tally = self.tally(0)
         failed = f", {tally.failed:,} failed" if tally.failed else ""
+        already = f"; {tally.already:,} of {tally.done:,} done before" if tally.already else ""
         self._session.say(
             f"{counted(tally.images, 'image')} in {clock(tally.elapsed)}{failed},"
-            f" {dollars(tally.spent)}"
+            f" {dollars(tally.spent)}{already}"
         )
         self._advise()
         return self.exit_code
 
     def _advise(self) -> None:
-        if self._worst is not None and (self.is_hopeless or not self._keeps_failures):
+        if self._worst is not None and (self.is_hopeless or self._kept is None):
             _hint(hint(self._worst))
         if self._to_collect:
-            command = to_collect(self._to_collect, self._folder)
+            command = self._again or to_collect(self._to_collect, self._folder)
             _hint(f"made or still being made, and paid, so fetch: {command}")
-        for name in self._files:
-            self._advise_about(name)
+        if self._kept is not None:
+            self._advise_about(self._kept)
+        if self._again is not None and self._left:
+            _hint(f"to go on: {self._again}")
 
-    def _advise_about(self, name: str) -> None:
-        path = f"{self._folder}/{name}.jsonl"
-        if name == "failed":
-            _hint(self._how_to_repeat(f"eggapi batch {path} -o {self._folder}"))
-        else:
-            _hint(f"{path}: these may exist and be billed; see `eggapi tasks list` first")
+    @property
+    def _left(self) -> int:
+        """How many lines were not tried, as far as is known."""
+        total = self._total or 0
+        return max(self._unsent, total - self._done - self._failed)
 
-    def _how_to_repeat(self, command: str) -> str:
-        untried = f" ({counted(self._untried, 'line')} not tried yet)" if self._untried else ""
-        if not self._refused:
-            return f"to try these again: {command}{untried}"
+    def _advise_about(self, kept: Kept) -> None:
+        if kept.failed.is_added_to:
+            _hint(self._how_to_repeat(kept))
+        if kept.uncertain.is_added_to:
+            then = f"; if nothing else uses the key: {self._again} --verify" if self._again else ""
+            path = kept.uncertain.path
+            _hint(f"{path}: these may exist and be billed; see `eggapi tasks list` first{then}")
+
+    def _how_to_repeat(self, kept: Kept) -> str:
+        """A mended line is a new one; the others are tried again only where that is asked for."""
+        again = self._again or f"eggapi batch {kept.failed.path} -o {self._folder}"
         refused = counted(self._refused, "refused line")
-        if self._refused == self._kept:
-            return f"mend {refused} first, then: {command}{untried}"
-        return f"to try these again, but mend {refused} first: {command}{untried}"
+        if self._refused == self._to_repeat:
+            return f"mend {refused} first, then: {again}"
+        is_enough = self._again is None or kept.is_input or "--retry-failed" in again
+        command = again if is_enough else f"{again} --retry-failed"
+        but = f", but mend {refused} first" if self._refused else ""
+        return f"to try these again{but}: {command}"
 
     @property
     def exit_code(self) -> int:
@@ -214,30 +222,6 @@ def _hint(text: str) -> None:
         click.echo(f"hint: {text}", err=True)
 
 
-def _part(folder: Path, name: str) -> Path:
-    # The old file may be the very input that is being read.
-    return folder / f".{name}.jsonl.part"
-
-
-def _append(part: Path, final: Path) -> None:
-    with final.open("ab") as file:
-        file.write(part.read_bytes())
-    part.unlink()
-
-
-def _without_task(
-    lines: Iterable[Line], unfinished: Iterable[GenerationRequest | None]
-) -> Iterator[Line]:
-    """The lines that no task is known for: they were not sent yet, or their answer was lost."""
-    known = Counter(request.prompt for request in unfinished if request is not None)
-    for line in lines:
-        prompt = line.item.get("prompt") if isinstance(line.item, dict) else line.item
-        if isinstance(prompt, str) and known[prompt] > 0:
-            known[prompt] -= 1
-        else:
-            yield line
-
-
 def _made(outcome: Outcome, error: EggError) -> str | None:
     """The id of a task that is paid for, or may be, though its item failed."""
     if outcome.result is not None:
@@ -251,12 +235,14 @@ def _problem(outcome: Outcome, line: Line | None) -> str:
     return "" if outcome.error is None else told(outcome.error)
 
 
-def _as_json(outcome: Outcome, line: Line | None, problem: str) -> dict[str, Any]:
+def as_json(outcome: Outcome, line: Line | None, problem: str) -> dict[str, Any]:
+    """What `--json` tells of an item."""
     task = outcome.result or getattr(outcome.error, "task", None)
     kind = type(outcome.error).__name__
     return {
         "index": outcome.index,
         "line": line.number if line else None,
+        "key": line.key if line else None,
         "ok": outcome.ok,
         **_task_as_json(task),
         "paths": [str(path) for path in outcome.paths],
@@ -296,24 +282,3 @@ def _prompt(request: GenerationRequest | None, line: Line | None) -> str | None:
     if request is not None:
         return request.prompt
     return line.text if line else None
-
-
-def _to_feed(outcome: Outcome, line: Line | None, problem: str) -> str:
-    """A line for `eggapi batch`: the request and why it failed, or the line as it was."""
-    if outcome.request is None and line is not None and isinstance(line.item, Unreadable):
-        return line.text
-    given = line.item if line is not None else {}
-    fields = {"prompt": given} if isinstance(given, str) else given
-    if outcome.request is not None:
-        fields = _fields(outcome.request)
-    assert isinstance(fields, dict)
-    error = {"type": type(outcome.error).__name__, "message": problem}
-    return json.dumps({**fields, "error": error})
-
-
-def _fields(request: GenerationRequest) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in attrs.asdict(request, recurse=False).items()
-        if value not in (None, (), {})
-    }

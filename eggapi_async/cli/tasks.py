@@ -13,6 +13,7 @@ import click
 from ..errors import EggError
 from ..models import TaskSnapshot
 from .generate import WAIT, ended
+from .options import with_folder
 from .running import each, run
 from .session import Session, pass_session, with_emulator, with_json
 from .trouble import complain
@@ -120,15 +121,7 @@ def wait_for_tasks(session: Session, ids: tuple[str, ...], timeout: float) -> No
 
 @tasks.command("download")
 @_IDS
-@click.option(
-    "-o",
-    "--output",
-    "folder",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=".",
-    help="Where the files go, named by their task's id.  [default: here]",
-)
+@with_folder()
 @_TIMEOUT
 @with_json
 @with_emulator

@@ -72,6 +72,8 @@ def is_refusal(error: EggError) -> bool:
 
 def hint(error: EggError) -> str:
     """What to do next about *error*, or nothing."""
+    if isinstance(error, BudgetExceededError):
+        return "a higher --max-cost lets it go on"
     if exit_code(error) == NO_MONEY:
         return "top up the account, then run the command again"
     if exit_code(error) == NO_KEY:

@@ -18,12 +18,18 @@ from eggapi_async import (
     APIError,
     AsyncEggClient,
     Batch,
+    Budget,
+    BudgetExceededError,
     DownloadError,
     EggError,
+    Estimate,
     GenerationRequest,
     GenerationTask,
     InsufficientBalanceError,
     InvalidRequestError,
+    Journal,
+    JournalItem,
+    ModelEstimate,
     Outcome,
     Page,
     PollPolicy,
@@ -41,6 +47,7 @@ from eggapi_async import (
     WebhookEvent,
     WebhookReceiver,
     __version__,
+    estimate,
     sign_webhook,
     verify_webhook,
 )
@@ -69,7 +76,10 @@ async def making_clients(http: httpx.AsyncClient) -> None:
         polling=PollPolicy(first_delay=3, interval=5, min_interval=0.5, sweep=False),
         timeout=10,
         http_client=http,
+        budget=Budget("5.00", unknown_price=Decimal(1), spent=2),
     )
+    Budget(5.0)  # type: ignore[arg-type]
+    AsyncEggClient(budget="5.00")  # type: ignore[arg-type]
     AsyncEggClient("key", "https://api.eggapi.ai")  # type: ignore[call-arg]
     AsyncEggClient(5)  # type: ignore[arg-type]
     AsyncEggClient(http_client=5)  # type: ignore[arg-type]
@@ -105,6 +115,19 @@ async def generating(egg: AsyncEggClient) -> None:
     tasks = await asyncio.gather(*(egg.generate(prompt) for prompt in ("A cat", "A dog")))
     assert_type(tasks, list[GenerationTask])
     assert_type(await asyncio.gather(*(task.result() for task in tasks)), list[TaskSnapshot])
+
+
+def money(egg: AsyncEggClient, budget: Budget, refused: BudgetExceededError) -> None:
+    """What a list would cost, and what may be spent."""
+    found = estimate(["A cat", {"prompt": "A dog"}], model="nanobanana-pro")
+    assert_type(found, Estimate)
+    assert_type(found.total, Decimal)
+    assert_type(found.per_model, tuple[ModelEstimate, ...])
+    assert_type(found.unpriced, int)
+    assert_type(budget.remaining, Decimal)
+    assert_type(refused.asked, Decimal)
+    assert_type(egg.with_options(budget=budget), AsyncEggClient)
+    estimate(5)  # type: ignore[arg-type]
 
 
 async def tasks(egg: AsyncEggClient, task: GenerationTask) -> None:
@@ -177,6 +200,29 @@ async def batches(egg: AsyncEggClient) -> None:
             assert_type(outcome.ok, bool)
             assert_type(outcome.unwrap(), TaskSnapshot)
     egg.map(5)  # type: ignore[arg-type]
+
+
+async def journals(egg: AsyncEggClient) -> None:
+    """A batch that can be killed, and what it has recorded."""
+    egg.map(["A"], journal="run.sqlite3", retry_failed=True, key=lambda item: str(item))
+    egg.map(["A"], journal=3)  # type: ignore[arg-type]
+    egg.map(["A"], key=lambda _: 3)  # type: ignore[return-value, arg-type]
+    with Journal(Path("run.sqlite3")) as journal:
+        assert_type(journal, Journal)
+        assert_type(journal.counts(), dict[str, int])
+        assert_type(journal.progress(["A"], model="m"), dict[str, int])
+        for item in journal:
+            assert_type(item, JournalItem)
+            assert_type(item.index, int)
+            assert_type(item.key, str)
+            assert_type(item.state, str)
+            assert_type(item.request, GenerationRequest)
+            assert_type(item.task_id, str | None)
+            assert_type(item.snapshot, TaskSnapshot | None)
+            assert_type(item.error, EggError | None)
+            assert_type(item.paths, tuple[Path, ...])
+            assert_type(item.cost, Decimal | None)
+            assert_type(item.ended_at, datetime | None)
 
 
 async def downloads(egg: AsyncEggClient, task: TaskSnapshot) -> None:

@@ -1,0 +1,112 @@
+"""Batches that are killed, over real sockets and in processes of their own, and run again.
+
+After every kill the books of the service and the journal are compared: see `mortal.check`. The
+long version, at every system call, is `python -m tests.kill_rig`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mortal import ENDED, NO_JOURNAL, Books, Job, Nursery, Shop, books, check, nursery, run
+from tests.served import served
+
+pytestmark = [
+    pytest.mark.real_time,
+    pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does"),
+]
+
+ITEMS = 6
+
+
+@pytest.fixture(scope="module")
+def shop() -> Shop:
+    return Shop()
+
+
+@pytest.fixture(scope="module")
+def url(shop: Shop) -> Iterator[str]:
+    with served(shop) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def cradle() -> Iterator[Nursery]:
+    """Where batches are born."""
+    with nursery() as it:
+        yield it
+
+
+def job_in(folder: Path, number: int, url: str, **how: Any) -> Job:
+    """A batch in a folder of its own."""
+    place = folder / str(number)
+    place.mkdir()
+    return Job(url, str(place), ITEMS, **how)
+
+
+def finish(shop: Shop, job: Job) -> Books:
+    """Run the batch again until it has ended, and once more for nothing."""
+    it = check(shop, job, asyncio.run(run(job)))
+    asked = shop.emulator.requests.copy()
+    asyncio.run(run(job))
+    assert shop.emulator.requests == asked, "a finished batch asked for something"
+    return it
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_killed_at_a_write(
+    shop: Shop, url: str, cradle: Nursery, tmp_path: Path, part: int
+) -> None:
+    """The system itself kills the process at a write of the journal: 16 different ones."""
+    killed = 0
+    for point in range(4):
+        shop.open(seed=100 * part + point)
+        job = job_in(tmp_path, point, url, limit=4096 + 4120 * (4 * point + part))
+        cradle.start(job)
+        killed += cradle.end() == -signal.SIGXFSZ
+        finish(shop, job)
+    assert killed >= 3  # the last ones may lie behind the end
+
+
+@pytest.mark.parametrize("is_done_first", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("part", range(3))
+def test_killed_at_a_request(
+    shop: Shop, url: str, cradle: Nursery, tmp_path: Path, part: int, is_done_first: bool
+) -> None:
+    """SIGKILL when the service gets a request, or when it has done it: 24 different ones."""
+    killed = 0
+    for point in range(4):
+        shop.open(seed=1000 + 100 * part + point)
+        job = job_in(tmp_path, point, url)
+        shop.fatal, shop.is_done_first = 1 + 3 * point + part, is_done_first
+        shop.victim = cradle.start(job)
+        killed += cradle.end() == -signal.SIGKILL
+        shop.fatal = 0
+        finish(shop, job)
+    assert killed == 4
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_a_full_disk(shop: Shop, url: str, cradle: Nursery, tmp_path: Path, part: int) -> None:
+    """A write of the journal fails, at 8 different ones: no POST goes unrecorded."""
+    stopped = 0
+    for point in range(4):
+        shop.open(seed=2000 + 100 * part + point)
+        limit = 4096 + 4120 * (2 * point + part)
+        job = job_in(tmp_path, point, url, limit=limit, is_told=True)
+        cradle.start(job)
+        code = cradle.end()
+        assert code in (ENDED, NO_JOURNAL)
+        stopped += code == NO_JOURNAL
+        if shop.emulator.accepted:
+            it = books(shop, job)
+            assert all(it.states[prompt] in ("intent", "uncertain") for prompt in it.lost)
+        finish(shop, job)
+    assert stopped >= 3
