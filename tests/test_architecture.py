@@ -60,7 +60,7 @@ FLOORS: list[set[str]] = [
         "_task",
         "_deliveries",
     },
-    {"client", "webhooks", "emulator", "_asgi"},
+    {"client", "webhooks", "emulator", "_asgi", "_verification"},
     {"__init__", "cli", "pytest_plugin", "testing", "__main__"},
 ]
 

@@ -37,7 +37,7 @@ def test_a_flood_leaves_memory_flat_and_good_deliveries_served() -> None:
     report = flood(forged=500, endless=256 * MEGABYTE)
 
     assert report.sent_of_endless < 64 * MEGABYTE  # what the sockets between can hold
-    assert report.endless in (b"HTTP/1.1 413 Request Entity Too Large", b"")
+    assert report.endless[:12] in (b"HTTP/1.1 413", b"")
     assert (report.slow_still_open, report.good_among_slow) == (SLOW, 1)
     assert report.forged == {401: 500}
     assert report.good_afterwards == 1

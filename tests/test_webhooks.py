@@ -24,7 +24,7 @@ from eggapi_async import (
     sign_webhook,
     verify_webhook,
 )
-from eggapi_async.webhooks import MAX_BODY
+from eggapi_async._verification import MAX_BODY
 from tests.deliveries import NOW, SECRET, body_of, delivery
 from tests.virtual_time import on_both
 
