@@ -62,7 +62,7 @@ async def _over(origin: str, _: int, *, make: Callable[[], Any]) -> AsyncIterato
 
 
 def _lanes() -> Any:
-    return import_module("eggapi_async._wire").Lanes()
+    return import_module("eggapi_async._lanes").Lanes()
 
 
 def _h2() -> Any:
