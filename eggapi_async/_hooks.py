@@ -45,6 +45,12 @@ class Address:
                 f" to this machine)"
             )
 
+        if self.url is not None and reference_in(urlsplit(self.url).query) is not None:
+            problem = (
+                f"webhook_url: expected a query without {REFERENCE}, which is the client's own"
+            )
+            raise ConfigurationError(problem)
+
     def _is_usable(self, room: int) -> bool:
         return isinstance(self.url, str) and len(self.url) <= room and is_safe_url(self.url)
 
@@ -55,18 +61,15 @@ class Address:
         return attrs.evolve(request, webhook_url=self.url)
 
     def reference_for(self, request: GenerationRequest, new: Callable[[], str]) -> str | None:
-        """What the URL of *request* carries, or is to carry: it is ours, and may be touched."""
+        """What the URL of *request* is to carry; None unless it is ours, and may be touched."""
         url = _sent_to(request)
-        if url is None:
-            return None
-        is_ours = self.is_marked and url == self.url
-        return reference_in(urlsplit(url).query) or (new() if is_ours else None)
+        return new() if self.is_marked and url is not None and url == self.url else None
 
 
 def with_reference(request: GenerationRequest, reference: str | None) -> GenerationRequest:
     """*request* as it is sent, with *reference* in its webhook URL, which is kept otherwise."""
     url = _sent_to(request)
-    if url is None or reference is None or reference_in(urlsplit(url).query):
+    if url is None or reference is None:
         return request
     base, hash_mark, fragment = url.partition("#")
     joint = "&" if "?" in base else "?"

@@ -177,6 +177,7 @@ class Hub:
         """Take in the answer to a submission; from here on the task's id is not lost."""
         self._arrive()
         watch = self._watches.setdefault(task.id, Watch(task.id))
+        told = watch.snapshot if watch.request is None else None
         watch.reservation = reservation
         watch.request, watch.since = request, anyio.current_time()
         self._stats.submitted += 1
@@ -184,7 +185,23 @@ class Hub:
         self._forget_old(watch.since - FORGOTTEN)
         self.show(task)
         self._catch_up(watch)
+        self._count_early(watch, told)
         return watch
+
+    def collected(self, task_id: str, request: GenerationRequest) -> Watch:
+        """Take up a task that was submitted earlier, maybe by another process."""
+        watch = self._watches.setdefault(task_id, Watch(task_id))
+        if watch.request is None:
+            told, watch.request = watch.snapshot, request
+            self._catch_up(watch)
+            self._count_early(watch, told)
+        return watch
+
+    def _count_early(self, watch: Watch, told: TaskSnapshot | None) -> None:
+        """Count an end that was *told* to somebody's handle before the task was known as ours."""
+        if told is not None and told.is_final:
+            self._unfinished.pop(watch.task_id, None)
+            self._note_end(watch, told)
 
     def _catch_up(self, watch: Watch) -> None:
         """Show what a webhook told of a task before anybody here knew it."""

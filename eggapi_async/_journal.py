@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+from cattrs import BaseValidationError
 
 from ._record import COLUMNS, INTENT, PLANNED, UNCERTAIN, JournalItem, as_item, as_row
 from ._record import content as content_of
@@ -177,7 +178,7 @@ class Database:
                     key,
                     "the request that it stood for before; a changed one needs a new key",
                 )
-            return attrs.evolve(item_of(self.path, row), index=index)
+            return attrs.evolve(item_of(self.path, row), index=index, request=request)
         return JournalItem(index=index, key=key, state=PLANNED, request=request)
 
     def _number(self, content: str) -> int:
@@ -256,7 +257,7 @@ def item_of(path: Path, row: sqlite3.Row) -> JournalItem:
     """The item of a *row*, its files found from where the journal is now."""
     try:
         item = as_item(dict(row))
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, BaseValidationError) as exc:
         raise JournalError(f"{path}: a row that cannot be read: {exc}") from exc
     paths = (os.path.normpath(path.parent / file) for file in item.paths)
     return attrs.evolve(item, paths=tuple(map(Path, paths)))

@@ -29,7 +29,7 @@ from ._purchase import Ledger, Purchase, Record
 from ._recent import Recent
 from ._retry import Patience
 from ._transport import Lost, Transport
-from ._values import server_time
+from ._values import server_time, snapshot
 from .budget import Budget
 from .errors import EggError, InvalidRequestError, SubmissionUncertainError
 from .models import GenerationRequest, TaskSnapshot
@@ -154,9 +154,7 @@ class Submissions:
     def collect(self, task_id: str, request: GenerationRequest) -> Watch:
         """Take up a task that another process submitted."""
         self._remember(task_id)
-        watch = self._hub.watch(task_id)
-        watch.request = request
-        return watch
+        return self._hub.collected(task_id, self._address.given_to(request))
 
     def _remember(self, task_id: str) -> None:
         self._own[task_id] = None
@@ -212,10 +210,10 @@ class Submissions:
         return error
 
     def _forget_doubts_before(self, horizon: datetime) -> None:
-        oldest = next(iter(self._doubts))
-        while oldest.lost_at + oldest.slack < horizon:
-            del self._doubts[oldest]
-            oldest = next(iter(self._doubts))
+        # Those of earlier processes stay: they are old, and somebody may be at them just now.
+        old = [one for one in self._doubts if not one.slack and one.lost_at < horizon]
+        for doubt in old:
+            del self._doubts[doubt]
 
     # --- resolving ---------------------------------------------------------------------------
 
@@ -259,7 +257,7 @@ class Submissions:
             return None
         self._doubts.pop(error._doubt, None)
         log.warning("a webhook named %s for the submission whose answer was lost", task_id)
-        return self._accept(TaskSnapshot(id=task_id, status="pending"), purchase)
+        return self._accept(snapshot({"id": task_id, "status": "pending"}), purchase)
 
     async def _resolve(
         self, error: SubmissionUncertainError, purchase: Purchase, uncertain: Uncertain
@@ -304,8 +302,11 @@ class Submissions:
         return look
 
     def _is_only(self, doubt: Doubt, look: _Look) -> bool:
-        """True when one task was found for sure, and no other doubt can claim it."""
-        is_one = look.is_sure and len(look.found) == 1
+        """True when one task was found for sure, and nobody else can claim it.
+
+        Somebody who holds a handle of it may have bought it elsewhere.
+        """
+        is_one = look.is_sure and len(look.found) == 1 and not self._hub.knows(look.found[0].id)
         return is_one and not any(map(doubt.rivals, self._doubts))
 
     async def _pause(self, seconds: float, reference: str | None) -> None:
@@ -318,7 +319,7 @@ class Submissions:
             with anyio.move_on_after(seconds):
                 await named.wait()
         finally:
-            del self._listening[reference]
+            self._listening.pop(reference, None)
 
     async def _look(self, doubt: Doubt, patience: Patience) -> _Look:
         """Read the list once. Own submissions under way may be in it, their ids not yet known."""
@@ -334,11 +335,14 @@ class Submissions:
     def _strange(
         self, doubt: Doubt, tasks: Iterable[TaskSnapshot], when: Window
     ) -> tuple[TaskSnapshot, ...]:
-        """Those of *tasks* that could be the lost one, and are not known to be another."""
+        """Those of *tasks* that could be the lost one, and are not known to be another.
+
+        A handle alone proves nothing: anybody can make one of a listed task.
+        """
         others = {task for reference, task in self._named.items() if reference != doubt.reference}
 
         def is_known(task_id: str) -> bool:
-            return task_id in self._own or task_id in others or self._hub.knows(task_id)
+            return task_id in self._own or task_id in others
 
         return candidates(doubt, tasks, when=when, is_known=is_known)
 

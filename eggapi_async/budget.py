@@ -3,8 +3,8 @@
 Money is reserved at the published price before a submission leaves, and settled by what the service
 reports when the task has ended. What may have been bought stays reserved until its end is seen, be
 it by a wait, a refresh, a webhook or never: a task that nobody waits for goes on counting with its
-price. So the sum of what is spent and reserved passes the limit only where the service bills more
-than it published.
+price, and so does a lost submission until `uncertain="verify"` resolves it. So the sum of what is
+spent and reserved passes the limit only where the service bills more than it published.
 
 A machine without I/O: it decides, and whoever submits does what it says.
 """

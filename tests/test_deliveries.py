@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 
 from eggapi_async import (
     AsyncEggClient,
+    Budget,
     ConfigurationError,
     GenerationRequest,
+    GenerationTask,
     NotFoundError,
     PollPolicy,
     SubmissionUncertainError,
@@ -353,6 +356,37 @@ async def test_who_waits_again_keeps_the_rhythm() -> None:
             with anyio.move_on_after(1):
                 await task
         assert here.egg.stats.polls == 0
+
+
+@on_both
+async def test_an_end_that_is_told_to_a_handle_before_the_answer_counts() -> None:
+    """The money is settled, and the task is not unfinished for a day."""
+    budget = Budget("1")
+    async with place(options={"budget": budget}) as here:
+        here.emulator.fail_next(Fault.slow(2.0))
+        tasks: list[GenerationTask] = []
+
+        async def buy() -> None:
+            tasks.append(await here.egg.generate("A cat"))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(buy)
+            await anyio.sleep(1)
+            (task_id,) = here.emulator.accepted
+            handle = here.egg.task(task_id)
+            end = WebhookEvent(
+                event="task.completed",
+                task_id=task_id,
+                status="completed",
+                output={"url": "https://cdn.test/egg.png"},
+                cost=Decimal("0.01"),
+                raw={"cost": "$0.01"},
+            )
+            await here.egg.deliver(end)
+        assert handle.done
+        assert here.egg.unfinished == ()
+        assert (here.egg.stats.completed, here.egg.stats.cost) == (1, Decimal("0.01"))
+        assert (budget.spent, budget.reserved) == (Decimal("0.01"), Decimal(0))
 
 
 # --- references ----------------------------------------------------------------------------------

@@ -53,21 +53,26 @@ def test_a_reference_joins_the_query(url: str, sent: str) -> None:
     marked = with_reference(asking(url), "ref")
 
     assert marked.webhook_url == sent
-    assert with_reference(marked, "other") == marked
     if "#" not in url and not url.endswith("?"):
         assert url_of(marked) == url
 
 
 def test_only_the_own_url_gets_a_reference() -> None:
-    """And not even that where it must not be touched; one that is there already is kept."""
+    """And not even that where it must not be touched; what looks like one is not ours."""
     assert reference_of(asking(OWN)) == "fresh"
     assert reference_of(asking(OWN), Address(OWN, is_marked=False)) is None
     assert reference_of(asking("https://other.test")) is None
     assert reference_of(asking()) is None
     assert reference_of(asking(OWN, extra={"webhook_url": OWN})) is None
-    assert reference_of(asking(f"{OWN}?egg_ref=given")) == "given"
+    assert reference_of(asking(f"{OWN}?egg_ref=given")) is None
     assert with_reference(asking(), "ref").webhook_url is None
     assert with_reference(asking(OWN), None).webhook_url == OWN
+
+
+def test_a_url_that_carries_a_reference_already_is_refused() -> None:
+    """All its deliveries would name one submission."""
+    with pytest.raises(ConfigurationError, match="webhook_url: expected a query without egg_ref"):
+        Address(f"{OWN}?egg_ref=bot")
 
 
 @pytest.mark.parametrize(

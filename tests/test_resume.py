@@ -9,7 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -584,6 +585,78 @@ async def test_a_delivery_names_the_task_of_a_lost_submission_to_the_next_proces
         [again] = await egg.map(["Egg"], journal=it.journal)
     assert again.unwrap().id == lost
     assert it.asked(SUBMIT) == 1
+
+
+@on_both
+async def test_a_task_that_a_delivery_named_can_be_read_again(tmp_path: Path) -> None:
+    """Left before its end, it is collected by the next run."""
+    it = Studio(tmp_path)
+    it.emulator.fail_next(Fault.lost())
+    async with it.client(webhook_url="https://you.test/hook") as egg:
+        await egg.map(["Egg"], journal=it.journal)
+        (reference,) = {item.reference for item in it.items()}
+        (lost,) = it.emulator.accepted
+        event = WebhookEvent(
+            event="task.processing", task_id=lost, status="processing", reference=reference
+        )
+        await egg.deliver(event)
+        [left] = await egg.map(["Egg"], journal=it.journal, timeout=0.1)
+    assert isinstance(left.error, TaskTimeoutError)
+    assert [(item.state, item.task_id) for item in it.items()] == [("submitted", lost)]
+    [again] = await it.run(["Egg"])
+    assert again.unwrap().id == lost
+
+
+@on_both
+async def test_a_doubt_of_an_earlier_run_survives_a_loss_in_this_one(tmp_path: Path) -> None:
+    """However old it is: it is being resolved."""
+    it = Studio(tmp_path)
+    it.emulator.fail_next(Fault.html(502))
+    await it.run(["Egg"])
+    long_ago = (wall_clock() - timedelta(hours=24)).isoformat()
+    it.edit("UPDATE items SET sent_at = ?, lost_at = ?", long_ago, long_ago)
+    it.emulator.fail_next(Fault.html(502))
+    outcomes = await it.run(["Egg", "A fresh egg"], uncertain="verify")
+    assert list(map(told, outcomes)) == ["ok", "ok"]
+    assert len(it.emulator.accepted) == 2
+
+
+@on_both
+async def test_an_item_is_sent_as_this_run_asks_for_it(tmp_path: Path) -> None:
+    """Where its end is to be told is no part of what it is."""
+    it = Studio(tmp_path)
+    egg = {"prompt": "forbidden egg", "webhook_url": "https://old.test/hook"}
+    [first] = await it.run([egg])
+    assert isinstance(first.error, TaskFailedError)
+    await it.run([egg | {"webhook_url": "https://new.test/hook"}], retry_failed=True)
+    sent = [it.emulator.task(task_id).fields["webhook_url"] for task_id in it.emulator.accepted]
+    assert sent == ["https://old.test/hook", "https://new.test/hook"]
+
+
+@on_both
+async def test_a_batch_run_again_by_its_client_still_relies_on_webhooks(tmp_path: Path) -> None:
+    """The client's own URL stays the task's, and an end that was told early counts."""
+    it = Studio(tmp_path)
+    async with it.client(webhook_url="https://you.test/hook") as egg:
+        await egg.map(["Egg"], journal=it.journal, timeout=0.1)
+        (task,) = egg.unfinished
+    assert task.request is not None
+    assert task.request.webhook_url == "https://you.test/hook"
+    async with it.client(webhook_url="https://you.test/hook") as egg:
+        handle = egg.task(task.id)
+        end = WebhookEvent(
+            event="task.completed",
+            task_id=task.id,
+            status="completed",
+            output={"url": "https://cdn.test/egg.png"},
+            cost=Decimal("0.01"),
+            raw={"cost": "$0.01"},
+        )
+        await egg.deliver(end)
+        [outcome] = await egg.map(["Egg"], journal=it.journal)
+        assert handle.done
+        assert outcome.ok
+        assert (egg.stats.completed, egg.stats.cost) == (1, Decimal("0.01"))
 
 
 @on_both

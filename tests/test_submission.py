@@ -532,7 +532,7 @@ async def test_a_sibling_that_is_lost_meanwhile_is_a_rival() -> None:
 
 @on_both
 async def test_a_task_that_somebody_holds_is_not_adopted() -> None:
-    """An id that the program knows already is not the lost one's."""
+    """Nor is anything bought again: it may be the lost one, or somebody else's."""
     it = shop()
     held: list[Watch] = []
     stranger = connect(it.emulator)
@@ -545,9 +545,27 @@ async def test_a_task_that_somebody_holds_is_not_adopted() -> None:
     it.emulator.fail_next(Fault.html(502))
     async with anyio.create_task_group() as group:
         group.start_soon(meddle)
-        watch = await it.buy()
-    assert watch.task_id == it.emulator.accepted[1]
-    assert it.posts == 3
+        error = await it.doubt()
+    assert [task.id for task in error.candidates] == it.emulator.accepted
+    assert it.posts == 2
+
+
+@on_both
+async def test_a_handle_of_the_lost_task_does_not_buy_it_twice() -> None:
+    """A dashboard makes handles of all that is listed."""
+    it = shop()
+    held: list[Watch] = []
+
+    async def show_all() -> None:
+        await anyio.sleep(1)
+        held.extend(map(it.hub.watch, it.emulator.accepted))
+
+    it.emulator.fail_next(Fault.lost())
+    async with anyio.create_task_group() as group:
+        group.start_soon(show_all)
+        error = await it.doubt()
+    assert [task.id for task in error.candidates] == it.emulator.accepted
+    assert it.posts == 1
 
 
 @on_both
