@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import attrs
 
-from .errors import BudgetExceededError, ConfigurationError, InvalidRequestError, excerpt
+from .errors import BudgetExceededError, ConfigurationError, InvalidRequestError, dollars, excerpt
 from .models import GenerationRequest
 from .prices import price
 
@@ -55,8 +55,8 @@ class Budget:
 
     def __repr__(self) -> str:
         return (
-            f"<Budget ${self._limit:f}: ${self._spent:f} spent, ${self._reserved:f} reserved,"
-            f" ${self.remaining:f} left>"
+            f"<Budget ${self._limit:f}: {dollars(self._spent)} spent,"
+            f" {dollars(self._reserved)} reserved, {dollars(self.remaining)} left>"
         )
 
     @property

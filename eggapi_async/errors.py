@@ -75,6 +75,12 @@ def excerpt(value: object) -> str:
     return shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
 
 
+def dollars(amount: Decimal) -> str:
+    """*amount* as exactly as it is, with three decimal places at least."""
+    whole, _, fraction = f"{amount:f}".partition(".")
+    return f"${whole}.{fraction.rstrip('0'):0<3}"
+
+
 class EggError(Exception):
     """The root of everything that this package raises on purpose. Never raised itself."""
 
@@ -309,8 +315,8 @@ class BudgetExceededError(EggError):
         self, *, limit: Decimal, spent: Decimal, reserved: Decimal, asked: Decimal
     ) -> None:
         super().__init__(
-            f"the budget of ${limit:f} does not cover ${asked:f} more:"
-            f" ${spent:f} is spent and ${reserved:f} reserved for tasks that have not ended"
+            f"the budget of ${limit:f} does not cover {dollars(asked)} more: {dollars(spent)}"
+            f" is spent and {dollars(reserved)} reserved for tasks that have not ended"
         )
         self.limit = limit
         self.spent = spent

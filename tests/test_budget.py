@@ -58,10 +58,30 @@ def test_money_is_reserved_then_settled() -> None:
 
 
 def test_its_repr_shows_its_state() -> None:
-    """Limit, spent, reserved and left."""
+    """The limit as it was given; spent, reserved and left."""
     budget = Budget("5.00", spent="1.20")
     budget.reserve(EGG)
-    assert repr(budget) == "<Budget $5.00: $1.20 spent, $0.010 reserved, $3.790 left>"
+    assert repr(budget) == "<Budget $5.00: $1.200 spent, $0.010 reserved, $3.790 left>"
+
+
+@pytest.mark.parametrize(
+    ("cost", "shown"),
+    [
+        pytest.param("0", "$0.000", id="nothing"),
+        pytest.param("0E-8", "$0.000", id="nothing, with an exponent"),
+        pytest.param("0.0500", "$0.050", id="as the service writes it"),
+        pytest.param("0.0126", "$0.0126", id="never less precise than it is"),
+        pytest.param("2E+1", "$20.000", id="a large exponent"),
+    ],
+)
+def test_amounts_are_shown_alike(cost: str, shown: str) -> None:
+    """Three decimal places whatever the service wrote, and more where there is more."""
+    budget = Budget("0.05")
+    budget.reserve(EGG).settle(Decimal(cost))
+    assert f": {shown} spent, $0.000 reserved," in repr(budget)
+    amount = Decimal(cost)
+    error = BudgetExceededError(limit=amount, spent=amount, reserved=amount, asked=amount)
+    assert f"cover {shown} more: {shown} is spent and {shown} reserved for" in str(error)
 
 
 def test_the_last_cent_may_be_spent() -> None:
@@ -80,7 +100,7 @@ def test_the_last_cent_may_be_spent() -> None:
     )
     assert str(error) == (
         "the budget of $0.02 does not cover $0.010 more:"
-        " $0 is spent and $0.020 reserved for tasks that have not ended"
+        " $0.000 is spent and $0.020 reserved for tasks that have not ended"
     )
     assert pickle.loads(pickle.dumps(error)).asked == error.asked
     assert budget.remaining == 0
