@@ -1,9 +1,10 @@
 """Many generations: read lazily, bounded in flight, outcomes as values.
 
 The batch knows neither the client nor the API: it gets a function that makes one picture. Failures
-of items become `Outcome.error`; only a failure of the input itself is raised, after what was begun
-has ended. Where an error will meet all the others too (no money, no key), nothing more is sent: the
-rest get that error as well, and what was submitted before is still collected.
+of items become `Outcome.error`; only what the caller brings along, the input or a callable beside
+it, can fail the batch: that is raised, after what was begun has ended. Where an error will meet all
+the others too (no money, no key), nothing more is sent: the rest get that error as well, and what
+was submitted before is still collected.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from contextlib import aclosing, suppress
 from copy import copy
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -39,6 +40,7 @@ from .models import GenerationRequest, Outcome, TaskSnapshot
 
 __all__ = ["Batch"]
 
+T = TypeVar("T")
 Check = Callable[[], None]
 """Raises when nothing more may be sent."""
 Make = Callable[[GenerationRequest, Check], Awaitable[TaskSnapshot]]
@@ -46,6 +48,24 @@ Save = Callable[[int, GenerationRequest, TaskSnapshot], Awaitable[list[Path]]]
 
 STOPS = (AuthenticationError, InsufficientBalanceError, BudgetExceededError)
 """Errors that say of all further submissions that they will fail."""
+
+
+class TheirsError(Exception):
+    """A callable of the caller has raised *error*: it is theirs to see, and no item's."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(repr(error))
+        self.error = error
+
+
+def answer(ask: Callable[..., T], *given: Any) -> T:
+    """What a callable of the caller says. Raises an EggError as it is, and TheirsError."""
+    try:
+        return ask(*given)
+    except EggError:
+        raise
+    except Exception as exc:
+        raise TheirsError(exc) from exc
 
 
 class Recorded(Protocol):
@@ -180,24 +200,38 @@ class Batch:
                     self._group.start_soon(self._run, self.begun, item)
                     self.begun += 1
                     await self._places.acquire()
-                    if self._journal is not None and self._journal.failure is not None:
+                    if self._is_over:
                         break
         except Exception as exc:  # the caller's own iterable: theirs to see, after what was begun
-            self._failure = exc
+            self._fail(exc)
         for _ in range(self._in_flight - 1):
             await self._places.acquire()
         if self._journal is not None and self._journal.failure is not None:
             self._failure = self._journal.failure
         self._send.close()
 
+    @property
+    def _is_over(self) -> bool:
+        """True when nothing more may be read."""
+        is_unwritten = self._journal is not None and self._journal.failure is not None
+        return is_unwritten or self._failure is not None
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+
     async def _run(self, index: int, item: Any) -> None:
         course = self._outcome if self._journal is None else self._journal.outcome
-        outcome = await course(index, item, self._check)
+        try:
+            await self._tell(await course(index, item, self._check))
+        except TheirsError as theirs:
+            self._fail(theirs.error)
+        self._places.release()
+
+    async def _tell(self, outcome: Outcome) -> None:
         if self._stop is None and isinstance(outcome.error, STOPS):
             self._stop = outcome.error
         self.ended += 1
         await self._send.send(outcome)
-        self._places.release()
 
     def _check(self) -> None:
         if self._stop is not None:

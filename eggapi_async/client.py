@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 import attrs
 
 from . import _protocol
-from ._batch import Batch, Check
+from ._batch import Batch, Check, answer
 from ._deliveries import Deliveries
 from ._downloads import MAX_BYTES, Downloads
 from ._hooks import Address, Trust
@@ -285,7 +285,8 @@ class AsyncEggClient:
         Failures are values: see `Outcome`. AuthenticationError, InsufficientBalanceError and
         BudgetExceededError stop all submissions: the items not sent yet get that error too.
         Files are named by their task's id, or by what *name* makes of an item's index, request and
-        task: a name without suffix, maybe with folders in it, that stays in *save_to*.
+        task: a name without suffix, maybe with folders in it, that stays in *save_to*. What
+        *requests*, *key* or *name* raise is raised as it is, after what was begun has ended.
 
         With *journal*, a file's path, it can be killed at any moment: the same call again goes on.
         Finished items cost no request, submitted ones are collected, missing files are fetched,
@@ -294,9 +295,14 @@ class AsyncEggClient:
         refused under an old key. Failed ones stay failed unless *retry_failed*; where a submission
         may have been taken, the outcome has SubmissionUncertainError, or *uncertain* says "verify".
         Entering the batch raises JournalError where the file is no journal of this service, cannot
-        be written, or is in use; `Journal` reads it.
+        be written, or is in use; `Journal` reads it. An option that could not do its work, as *key*
+        without *journal* or *name* without *save_to*, is refused at once: InvalidRequestError.
         """
         checked_timeout(timeout)
+        _check_callable("key", key, "journal", journal)
+        _check_callable("name", name, "save_to", save_to)
+        if retry_failed and journal is None:
+            raise InvalidRequestError("retry_failed", retry_failed, "journal= beside it")
         folder = None if save_to is None else _as_folder(save_to)
 
         def read(item: Any) -> GenerationRequest:
@@ -310,7 +316,7 @@ class AsyncEggClient:
             return await self._handle(watch).result(timeout)
 
         async def save(index: int, request: GenerationRequest, task: TaskSnapshot) -> list[Path]:
-            stem = None if name is None else name(index, request, task)
+            stem = None if name is None else answer(name, index, request, task)
             return await self._fetch(task, folder or "", stem=stem)
 
         resume = None
@@ -325,7 +331,7 @@ class AsyncEggClient:
                 uncertain=uncertain,
                 retry_failed=retry_failed,
                 folder=folder,
-                key=key,
+                key=None if key is None else partial(answer, key),
                 now=wall_clock,
                 read=read,
                 wait=wait,
@@ -500,6 +506,15 @@ def _as_folder(path: object) -> str:
     if not isinstance(path, (str, os.PathLike)) or os.path.isfile(path):
         raise InvalidRequestError("save_to", path, "a folder")
     return os.path.join(os.fspath(path) or ".", "")
+
+
+def _check_callable(field: str, value: object, other: str, beside: object) -> None:
+    if value is None:
+        return
+    if not callable(value):
+        raise InvalidRequestError(field, value, "a callable")
+    if beside is None:
+        raise InvalidRequestError(field, value, f"{other}= beside it")
 
 
 def _check_kinds(**given: tuple[object, type]) -> None:

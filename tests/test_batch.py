@@ -401,6 +401,82 @@ async def test_an_iterable_that_raises_ends_what_was_begun(
         await kitchen.batch(Broken([]), in_flight=in_flight)
 
 
+@pytest.mark.parametrize("place", ["key", "name"])
+@on_both
+async def test_a_callable_that_raises_ends_what_was_begun(tmp_path: Path, place: str) -> None:
+    """Its own exception comes out as itself, after the outcomes of what was begun; no more is."""
+    torn = LookupError("no such column")
+
+    def word(*given: Any) -> str:
+        prompt = given[1].prompt if place == "name" else given[0]
+        if prompt == "B":
+            raise torn
+        return str(prompt)
+
+    emulator, egg = emulated()
+    items = Counted(["A", "B", "C", "D", "E"])
+    how: dict[str, Any] = {"journal": tmp_path / "run.sqlite3", "save_to": tmp_path, place: word}
+    async with egg:
+        with pytest.raises(LookupError) as caught:
+            await egg.map(items, in_flight=2, **how)
+    assert caught.value is torn
+    assert items.taken < 5
+    assert len(emulator.accepted) == items.taken - (place == "key")
+    assert len(list(tmp_path.glob("*.png"))) == items.taken - 1
+
+
+@on_both
+async def test_the_first_exception_of_the_caller_counts(tmp_path: Path) -> None:
+    """Where a callable and the input fail, the batch raises what came first."""
+
+    async def items() -> AsyncIterator[str]:
+        yield "A"
+        await anyio.sleep(60)
+        raise LookupError
+
+    def name(*_: Any) -> str:
+        raise ZeroDivisionError
+
+    _, egg = emulated()
+    async with egg:
+        with pytest.raises(ZeroDivisionError):
+            await egg.map(items(), save_to=tmp_path, name=name)
+
+
+@on_both
+async def test_an_error_of_this_package_from_a_callable_is_the_items(tmp_path: Path) -> None:
+    """As every EggError is a value."""
+
+    def name(*_: Any) -> str:
+        raise InvalidRequestError("name", "A", "a better word")
+
+    _, egg = emulated()
+    async with egg:
+        [outcome] = await egg.map(["A"], save_to=tmp_path, name=name)
+    assert isinstance(outcome.error, InvalidRequestError)
+
+
+@pytest.mark.parametrize(
+    ("how", "field", "expected"),
+    [
+        pytest.param({"key": 3, "journal": "j"}, "key", "a callable", id="a key not callable"),
+        pytest.param({"name": "x", "save_to": "d"}, "name", "a callable", id="a name not callable"),
+        pytest.param({"key": str}, "key", "journal=", id="a key without a journal"),
+        pytest.param({"name": str}, "name", "save_to=", id="a name without a folder"),
+        pytest.param({"retry_failed": True}, "retry_failed", "journal=", id="nothing that failed"),
+    ],
+)
+async def test_an_option_that_could_not_do_its_work_is_refused(
+    how: dict[str, Any], field: str, expected: str
+) -> None:
+    """At once, by its name, with what was expected."""
+    _, egg = emulated()
+    async with egg:
+        with pytest.raises(InvalidRequestError, match=expected) as caught:
+            egg.map(["A"], **how)
+    assert caught.value.field == field
+
+
 # --- errors that meet all -----------------------------------------------------------------------
 
 POOR = {

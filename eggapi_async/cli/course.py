@@ -115,15 +115,16 @@ class _Course:
     def batch(self, egg: AsyncEggClient) -> Batch:
         """The batch of all lines."""
         plan = self._plan
+        has_journal = plan.again is not None
         return egg.map(
             self._requests(),
             in_flight=plan.in_flight,
             timeout=plan.timeout,
             save_to=plan.folder,
-            journal=None if plan.again is None else plan.folder / past.NAME,
+            journal=plan.folder / past.NAME if has_journal else None,
             uncertain="verify" if plan.verifies else "raise",
-            retry_failed=plan.retries_failed,
-            key=self._key,
+            retry_failed=plan.retries_failed and has_journal,
+            key=self._key if has_journal else None,
             name=None if plan.template is None else self._name,
         )
 
