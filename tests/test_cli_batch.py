@@ -279,6 +279,42 @@ def test_a_doubt_is_kept_once_and_resolved_when_asked(desk: Desk) -> None:
     assert not desk.has("uncertain.jsonl")
 
 
+def test_what_was_verified_in_vain_names_its_candidates(desk: Desk) -> None:
+    """--verify is not advised again; the tasks that it could be are told and kept."""
+    desk.emulator.fail_next(Fault.html_after(), Fault.html_after())
+    desk.write("An egg", "An egg")
+    desk.run("batch", "in.txt", "-o", "out", "-j", "2")
+    result = desk.batch("--verify")
+    assert (result.exit_code, desk.posts) == (1, 2)
+    assert "--verify" not in result.stderr
+    ids = desk.emulator.accepted
+    assert "may exist and be billed, maybe as gen_" in result.stderr
+    assert all(task_id in result.stderr for task_id in ids)
+    for line in desk.kept("uncertain"):
+        assert sorted(line["error"]["candidates"]) == sorted(ids)
+
+
+def test_what_was_not_sent_needs_no_special_word(desk: Desk) -> None:
+    """Where nobody listens nothing has failed for the journal: the same command tries again."""
+    desk.write("An egg")
+    desk.url = "http://127.0.0.1:9"
+    result = desk.batch()
+    assert (result.exit_code, desk.states()) == (1, ["planned"])
+    assert "hint: to try these again: eggapi batch in.txt -o out -j 1\n" in result.stderr
+    assert "--retry-failed" not in result.stderr
+
+
+def test_a_folder_of_another_service_is_refused_in_words_for_the_shell(desk: Desk) -> None:
+    """A journal knows one service's tasks: another needs another -o."""
+    desk.write("An egg")
+    desk.batch()
+    with served(EggEmulator()) as desk.url:
+        result = desk.batch()
+    assert result.exit_code == 1
+    assert "it tells of tasks at" in result.stderr
+    assert "hint: another service needs another folder: -o DIR\n" in result.stderr
+
+
 def test_nothing_more_is_begun_after_a_failure_where_that_is_asked(desk: Desk) -> None:
     """--fail-fast: the rest is for the next run."""
     desk.write("An egg", "A broken egg", "A hen", "A cock")
@@ -299,11 +335,12 @@ def test_no_more_is_spent_than_allowed(desk: Desk) -> None:
     assert (
         "3 images in 0:00, $0.03\n"
         "hint: a higher --max-cost lets it go on\n"
-        "hint: to go on: eggapi batch in.txt -o out -j 1 --max-cost '$0.035'\n"
+        "hint: to go on: eggapi batch in.txt -o out -j 1 --max-cost USD\n"
     ) in first.stderr
     assert first.stderr.startswith("stopped: the budget of $0.035 does not cover $0.010 more")
     assert not desk.has("failed.jsonl")
-    second = desk.batch("--max-cost", "0.05")
+    second = desk.batch("--max-cost=0.05")
+    assert "hint: to go on: eggapi batch in.txt -o out -j 1 --max-cost=USD\n" in second.stderr
     assert (second.exit_code, desk.posts) == (5, 5)
     assert desk.batch("--max-cost", "0.06").exit_code == 0
     assert desk.posts == 6

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import attrs
 
+from ..errors import EggError
 from ..models import Outcome
 from .inputs import Line, Unreadable, kept_key, texts
 
@@ -101,4 +102,10 @@ def _to_feed(outcome: Outcome, line: Line, problem: str) -> str:
     if isinstance(line.item, Unreadable):
         return line.text
     error = {"type": type(outcome.error).__name__, "message": problem, "key": line.key}
-    return json.dumps({**line.fields, "error": error})
+    found = {"candidates": ids} if (ids := candidates(outcome.error)) else {}
+    return json.dumps({**line.fields, "error": {**error, **found}})
+
+
+def candidates(error: EggError | None) -> list[str]:
+    """The ids of the tasks that a lost submission could be, where they were looked for."""
+    return [task.id for task in getattr(error, "candidates", ())]

@@ -95,3 +95,14 @@ def past(folder: Path | None) -> Iterator[Past]:
 def command(words: Iterable[str] | None = None) -> str:
     """The command line that this process was started with, to be typed again."""
     return shlex.join(["eggapi", *(sys.argv[1:] if words is None else words)])
+
+
+def without_limit(command: str) -> str:
+    """*command* with `USD` in place of what may be spent."""
+    words = shlex.split(command)
+    for at, word in enumerate(words):
+        if word.startswith("--max-cost="):
+            words[at] = "--max-cost=USD"
+        elif words[at - 1] == "--max-cost":
+            words[at] = "USD"
+    return shlex.join(words)

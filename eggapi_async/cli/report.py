@@ -8,6 +8,7 @@ again. Where there is a journal that is the same command again.
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +17,20 @@ from typing import Any
 import attrs
 import click
 
-from ..errors import EggError, SubmissionUncertainError, TaskTimeoutError
+from ..errors import (
+    BudgetExceededError,
+    EggError,
+    SubmissionUncertainError,
+    TaskTimeoutError,
+)
 from ..models import GenerationRequest, Outcome, Stats, TaskSnapshot
 from .inputs import Line, Unreadable
-from .kept import Kept
+from .kept import Kept, candidates
+from .past import without_limit
 from .progress import Tally
 from .running import to_collect
 from .session import Session
-from .trouble import FAILED, OK, PARTLY, exit_code, hint, is_hopeless, is_refusal, told
+from .trouble import FAILED, OK, PARTLY, exit_code, hint, is_hopeless, is_passing, is_refusal, told
 from .wording import clock, counted, dollars
 
 SHOWN = 10
@@ -57,6 +64,8 @@ class Report:
     _to_collect: list[str] = attrs.field(init=False, factory=list)
     _to_repeat: int = attrs.field(init=False, default=0)
     _refused: int = attrs.field(init=False, default=0)
+    _passing: int = attrs.field(init=False, default=0)
+    _candidates: list[str] = attrs.field(init=False, factory=list)
     _worst: EggError | None = attrs.field(init=False, default=None)
 
     @property
@@ -142,6 +151,8 @@ class Report:
         is_uncertain = isinstance(error, SubmissionUncertainError)
         self._to_repeat += not is_uncertain
         self._refused += is_refusal(error)
+        self._passing += is_passing(error)
+        self._candidates += [task for task in candidates(error) if task not in self._candidates]
         if self._kept is not None and line is not None:
             self._kept.settle(line)
             self._kept.keep(outcome, line, problem, is_uncertain=is_uncertain)
@@ -175,12 +186,19 @@ class Report:
         if self._worst is not None and (self.is_hopeless or self._kept is None):
             _hint(hint(self._worst))
         if self._to_collect:
-            command = self._again or to_collect(self._to_collect, self._folder)
+            command = self._command or to_collect(self._to_collect, self._folder)
             _hint(f"made or still being made, and paid, so fetch: {command}")
         if self._kept is not None:
             self._advise_about(self._kept)
         if self._again is not None and self._left:
-            _hint(f"to go on: {self._again}")
+            _hint(f"to go on: {self._command}")
+
+    @property
+    def _command(self) -> str | None:
+        """The command that goes on; a limit that was too low is left to be filled in."""
+        if self._again is None or not isinstance(self._worst, BudgetExceededError):
+            return self._again
+        return without_limit(self._again)
 
     @property
     def _left(self) -> int:
@@ -192,17 +210,27 @@ class Report:
         if kept.failed.is_added_to:
             _hint(self._how_to_repeat(kept))
         if kept.uncertain.is_added_to:
-            then = f"; if nothing else uses the key: {self._again} --verify" if self._again else ""
-            path = kept.uncertain.path
-            _hint(f"{path}: these may exist and be billed; see `eggapi tasks list` first{then}")
+            _hint(f"{kept.uncertain.path}: these may exist and be billed{self._what_to_see}")
+
+    @property
+    def _what_to_see(self) -> str:
+        shown = ", ".join(self._candidates[:SHOWN])
+        more = ", …" if len(self._candidates) > SHOWN else ""
+        maybe = f", maybe as {shown}{more}" if shown else ""
+        command = self._command
+        is_idle = command is None or "--verify" in shlex.split(command)  # it was tried already
+        then = "" if is_idle else f"; if nothing else uses the key: {command} --verify"
+        return f"{maybe}; see `eggapi tasks list` first{then}"
 
     def _how_to_repeat(self, kept: Kept) -> str:
         """A mended line is a new one; the others are tried again only where that is asked for."""
-        again = self._again or f"eggapi batch {kept.failed.path} -o {self._folder}"
+        again = self._command or f"eggapi batch {kept.failed.path} -o {self._folder}"
         refused = counted(self._refused, "refused line")
         if self._refused == self._to_repeat:
             return f"mend {refused} first, then: {again}"
-        is_enough = self._again is None or kept.is_input or "--retry-failed" in again
+        is_untried = self._passing + self._refused == self._to_repeat
+        is_asked = kept.is_input or "--retry-failed" in again
+        is_enough = self._again is None or is_asked or is_untried
         command = again if is_enough else f"{again} --retry-failed"
         but = f", but mend {refused} first" if self._refused else ""
         return f"to try these again{but}: {command}"

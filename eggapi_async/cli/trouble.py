@@ -18,7 +18,10 @@ from ..errors import (
     EggError,
     InsufficientBalanceError,
     InvalidRequestError,
+    JournalError,
     PermissionDeniedError,
+    RateLimitedError,
+    ServerError,
     SubmissionUncertainError,
     TaskFailedError,
     TaskTimeoutError,
@@ -70,6 +73,11 @@ def is_refusal(error: EggError) -> bool:
     return isinstance(error, (InvalidRequestError, BadRequestError))
 
 
+def is_passing(error: EggError) -> bool:
+    """True when nothing was refused for good: a journal does not count it as failed."""
+    return isinstance(error, (ConnectionFailedError, RateLimitedError, ServerError))
+
+
 def hint(error: EggError) -> str:
     """What to do next about *error*, or nothing."""
     if isinstance(error, BudgetExceededError):
@@ -84,4 +92,6 @@ def hint(error: EggError) -> str:
         return "`eggapi tasks list` shows whether the task exists"
     if isinstance(error, ConnectionFailedError):
         return "is the service within reach? `eggapi demo` needs no network"
+    if isinstance(error, JournalError) and "a journal for each service" in str(error):
+        return "another service needs another folder: -o DIR"
     return ""
