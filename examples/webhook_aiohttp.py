@@ -17,6 +17,7 @@ from eggapi_async import AsyncEggClient, WebhookReceiver
 
 EGG = web.AppKey("EGG", AsyncEggClient)
 RECEIVER = web.AppKey("RECEIVER", WebhookReceiver)
+NEEDED = ["EGGAPI_API_KEY", "EGGAPI_WEBHOOK_SECRET", "WEBHOOK_URL"]
 
 
 async def life(app: web.Application) -> AsyncIterator[None]:
@@ -43,4 +44,8 @@ app.cleanup_ctx.append(life)
 app.add_routes([web.post("/webhooks/egg", webhook), web.post("/pictures", picture)])
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or not sys.argv[1].isdecimal():
+        sys.exit("usage: WEBHOOK_URL=https://… python webhook_aiohttp.py PORT")
+    if missing := [name for name in NEEDED if not os.environ.get(name)]:
+        sys.exit(f"usage: python webhook_aiohttp.py PORT, with {', '.join(missing)} set")
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]))

@@ -9,6 +9,7 @@ before Django sees them, which needs no exemption from its CSRF check then.
 """
 
 import os
+import sys
 from typing import Any
 
 import django
@@ -25,6 +26,10 @@ if not settings.configured:  # in a project of yours: its own settings
         ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY=os.urandom(16).hex(), DEBUG=False
     )
 django.setup(set_prefix=False)
+
+needed = ["EGGAPI_API_KEY", "EGGAPI_WEBHOOK_SECRET", "WEBHOOK_URL"]
+if missing := [name for name in needed if not os.environ.get(name)]:
+    sys.exit(f"usage: uvicorn webhook_django:app, with {', '.join(missing)} set")
 
 egg = AsyncEggClient(webhook_url=os.environ["WEBHOOK_URL"])
 receiver = WebhookReceiver(os.environ["EGGAPI_WEBHOOK_SECRET"], deliver=egg.deliver)

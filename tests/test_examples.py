@@ -120,6 +120,32 @@ def test_a_webhook_ends_the_await_of_a_request(name: str, service: str) -> None:
             assert ask(port, "/webhooks/egg", body, {"Content-Type": "a/b"}) == (415, b"")
 
 
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        pytest.param(["webhook_aiohttp.py"], "PORT", id="aiohttp without a port"),
+        pytest.param(["webhook_aiohttp.py", "8000"], "WEBHOOK_URL", id="aiohttp without the URL"),
+        pytest.param(["webhook_django.py"], "WEBHOOK_URL", id="django without the URL"),
+    ],
+)
+def test_what_is_missing_is_named(command: list[str], missing: str) -> None:
+    """An example that lacks something says how it is started, instead of a traceback."""
+    bare = {key: text for key, text in environment().items() if key != "WEBHOOK_URL"}
+    ended = subprocess.run(
+        [sys.executable, *command],
+        cwd=EXAMPLES,
+        env=bare,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("usage: ")
+    assert missing in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_every_example_is_tried() -> None:
     """None is forgotten."""
     names = {path.stem.removeprefix("webhook_") for path in EXAMPLES.glob("webhook_*.py")}
