@@ -640,6 +640,8 @@ async def test_a_batch_run_again_by_its_client_still_relies_on_webhooks(tmp_path
     async with it.client(webhook_url="https://you.test/hook") as egg:
         await egg.map(["Egg"], journal=it.journal, timeout=0.1)
         (task,) = egg.unfinished
+        await egg.map(["Egg"], journal=it.journal, timeout=0.1)
+        assert egg.unfinished == (task,)
     assert task.request is not None
     assert task.request.webhook_url == "https://you.test/hook"
     async with it.client(webhook_url="https://you.test/hook") as egg:
