@@ -113,7 +113,7 @@ class Nursery:
         )
 
     def start(self, job: Job) -> int:
-        """The process id of a batch that has just begun."""
+        """The process id of a batch that will begin when its `end` is waited for."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(attrs.asdict(job)) + "\n")
         self._process.stdin.flush()
@@ -121,6 +121,9 @@ class Nursery:
 
     def end(self) -> int:
         """How the batch ended: its exit code, or the negative number of the signal."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
         return self._number()
 
     def _number(self) -> int:
@@ -137,10 +140,16 @@ class Nursery:
 def serve_jobs() -> None:
     """Start a child for every line that comes, and tell how it ended."""
     for line in sys.stdin:
+        gate, opener = os.pipe()
         child = os.fork()
         if not child:
+            os.read(gate, 1)
             os._exit(work(Job(**json.loads(line))))
         _tell(child)
+        sys.stdin.readline()
+        os.write(opener, b"!")
+        os.close(gate)
+        os.close(opener)
         _tell(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
@@ -181,7 +190,11 @@ class Shop:
                 self._kill()
             await send(message)
 
-        await emulator(scope, receive, send_if_alive)
+        try:
+            await emulator(scope, receive, send_if_alive)
+        finally:
+            if is_last:  # an answer that the service has lost itself is never sent
+                self._kill()
 
     def _kill(self) -> None:
         if self.victim is not None:
