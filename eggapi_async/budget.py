@@ -54,10 +54,10 @@ class Budget:
         self._reserved = Decimal(0)
 
     def __repr__(self) -> str:
-        return (
-            f"<Budget ${self._limit:f}: {dollars(self._spent)} spent,"
-            f" {dollars(self._reserved)} reserved, {dollars(self.remaining)} left>"
+        spent, reserved, left = (
+            dollars(amount, places=3) for amount in (self._spent, self._reserved, self.remaining)
         )
+        return f"<Budget ${self._limit:f}: {spent} spent, {reserved} reserved, {left} left>"
 
     @property
     def limit(self) -> Decimal:

@@ -75,10 +75,10 @@ def excerpt(value: object) -> str:
     return shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
 
 
-def dollars(amount: Decimal) -> str:
-    """*amount* as exactly as it is, with three decimal places at least."""
+def dollars(amount: Decimal, *, places: int = 2) -> str:
+    """US dollars with the cents, or *places*, and what there is beyond: `$2.00`, `$0.016`."""
     whole, _, fraction = f"{amount:f}".partition(".")
-    return f"${whole}.{fraction.rstrip('0'):0<3}"
+    return f"${whole}.{fraction.rstrip('0').ljust(places, '0')}"
 
 
 class EggError(Exception):
@@ -315,8 +315,9 @@ class BudgetExceededError(EggError):
         self, *, limit: Decimal, spent: Decimal, reserved: Decimal, asked: Decimal
     ) -> None:
         super().__init__(
-            f"the budget of ${limit:f} does not cover {dollars(asked)} more: {dollars(spent)}"
-            f" is spent and {dollars(reserved)} reserved for tasks that have not ended"
+            f"the budget of ${limit:f} does not cover {dollars(asked, places=3)} more:"
+            f" {dollars(spent, places=3)} is spent and {dollars(reserved, places=3)} reserved for"
+            " tasks that have not ended"
         )
         self.limit = limit
         self.spent = spent

@@ -14,7 +14,7 @@ from rich.console import Console
 from eggapi_async.cli.demo import polls_by_advice
 from eggapi_async.cli.progress import Tally, _live, _plain, drawn
 from eggapi_async.cli.trouble import complain, exit_code, hint, is_hopeless
-from eggapi_async.cli.wording import clock, counted, dollars, sized
+from eggapi_async.cli.wording import clock, counted, sized
 from eggapi_async.errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -28,6 +28,7 @@ from eggapi_async.errors import (
     SubmissionUncertainError,
     TaskFailedError,
     TaskTimeoutError,
+    dollars,
 )
 from eggapi_async.models import GenerationRequest, TaskSnapshot
 

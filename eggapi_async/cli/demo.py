@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from ..errors import dollars
 from ..models import Outcome, Stats
 from .options import with_folder
 from .progress import progress
@@ -34,7 +35,7 @@ from .session import (
     pass_session,
     with_json,
 )
-from .wording import counted, dollars, sized
+from .wording import counted, sized
 
 if TYPE_CHECKING:
     from .. import AsyncEggClient

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from .options import with_port
 from .serving import address, listening, need_server, serve
 
 _AT_LEAST_0 = click.FloatRange(min=0)
@@ -30,14 +31,7 @@ def _announce(url: str) -> None:
 
 
 @click.command(short_help="Serve an emulated Egg API on this machine.")
-@click.option(
-    "--port",
-    metavar="N",
-    type=click.IntRange(0, 65535),
-    default=8765,
-    show_default=True,
-    help="Where to listen; 0 takes a free one.",
-)
+@with_port(8765)
 @click.option(
     "--host",
     type=click.Choice(["127.0.0.1", "localhost", "::1"]),

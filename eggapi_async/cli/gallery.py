@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import JournalError
+from ..errors import JournalError, dollars
 from .session import Session, pass_session, with_json
 from .trouble import FAILED
-from .wording import counted, dollars
+from .wording import counted
 
 if TYPE_CHECKING:
     from ..gallery import GalleryItem, Totals

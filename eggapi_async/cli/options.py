@@ -32,6 +32,18 @@ def with_folder(
     )
 
 
+def with_port(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option `--port` of a command that listens."""
+    return click.option(
+        "--port",
+        metavar="N",
+        type=click.IntRange(0, 65535),
+        default=default,
+        show_default=True,
+        help="Where to listen; 0 takes a free one.",
+    )
+
+
 @attrs.frozen
 class Shard:
     """One of several equal parts of an input, numbered from 1: every *of*-th line."""

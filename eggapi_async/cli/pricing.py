@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import attrs
 import click
 
-from ..errors import EggError, InvalidRequestError
+from ..errors import EggError, InvalidRequestError, dollars
 from .inputs import Line, Source, Unreadable
 from .past import Past, past
 from .session import Session
 from .trouble import FAILED, NO_MONEY, OK, PARTLY, complain
-from .wording import counted, dollars
+from .wording import counted
 
 if TYPE_CHECKING:
     from .. import Estimate, GenerationRequest, ModelEstimate

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
-from .wording import clock, dollars
+from ..errors import dollars
+from .wording import clock
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

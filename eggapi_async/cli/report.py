@@ -22,6 +22,7 @@ from ..errors import (
     EggError,
     SubmissionUncertainError,
     TaskTimeoutError,
+    dollars,
 )
 from ..models import GenerationRequest, Outcome, Stats, TaskSnapshot
 from .inputs import Line, Unreadable
@@ -31,7 +32,7 @@ from .progress import Tally
 from .running import to_collect
 from .session import Session
 from .trouble import FAILED, OK, PARTLY, exit_code, hint, is_hopeless, is_passing, is_refusal, told
-from .wording import clock, counted, dollars
+from .wording import clock, counted
 
 SHOWN = 10
 """Failures that are listed at the end."""

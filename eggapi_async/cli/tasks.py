@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import EggError
+from ..errors import EggError, dollars
 from ..models import TaskSnapshot
 from .generate import WAIT, ended
 from .options import with_folder
 from .running import each, run
 from .session import Session, pass_session, with_emulator, with_json
 from .trouble import complain
-from .wording import dollars
 
 if TYPE_CHECKING:
     from .. import AsyncEggClient

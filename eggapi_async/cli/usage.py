@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import dollars
 from ..models import UsageSummary
 from .running import run
 from .session import Session, pass_session, with_emulator, with_json
-from .wording import dollars
 
 if TYPE_CHECKING:
     from .. import AsyncEggClient

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from .options import with_port
 from .serving import address, listening, need_server, serve
 from .trouble import FAILED, complain
 
@@ -56,14 +57,7 @@ def webhook() -> None:
 
 
 @webhook.command(short_help="Print webhooks as they come.")
-@click.option(
-    "--port",
-    metavar="N",
-    type=click.IntRange(0, 65535),
-    default=8787,
-    show_default=True,
-    help="Where to listen; 0 takes a free one.",
-)
+@with_port(8787)
 @click.option(
     "--host", metavar="HOST", default="127.0.0.1", show_default=True, help="At which address."
 )

@@ -1,20 +1,11 @@
-"""Numbers, money and times as people read them."""
+"""Numbers and times as people read them."""
 
 from __future__ import annotations
-
-from decimal import Decimal
 
 
 def counted(number: int, noun: str) -> str:
     """`1 task`, `1,200 tasks`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def dollars(amount: Decimal) -> str:
-    """US dollars with the cents, and what there is beyond them: `$2.00`, `$0.016`."""
-    exact = f"{amount.normalize():f}"
-    cents = f"{amount:.2f}"
-    return "$" + (exact if len(exact) > len(cents) and "." in exact else cents)
 
 
 def clock(seconds: float) -> str:

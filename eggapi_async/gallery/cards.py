@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from ..errors import dollars
 from .items import GalleryItem, GalleryPicture
-from .words import address, dollars, escaped, seconds
+from .words import address, escaped, seconds
 
 LONG: Final = 110
 """Characters of a text from which on the page folds it."""

@@ -16,9 +16,10 @@ from itertools import islice
 from typing import Final
 
 from .._version import __version__
+from ..errors import dollars
 from .cards import cards, shapes
 from .items import GalleryItem, Totals
-from .words import dollars, escaped, seconds
+from .words import escaped, seconds
 
 PART: Final = 200
 """Rows of a part, where there are more than two: a browser draws only the parts in sight."""

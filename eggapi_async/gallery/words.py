@@ -1,10 +1,9 @@
-"""Text, addresses, money and times, as the page holds them."""
+"""Text, addresses and times, as the page holds them."""
 
 from __future__ import annotations
 
 import html
 import re
-from decimal import Decimal
 from urllib.parse import quote
 
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -18,12 +17,6 @@ def escaped(text: str) -> str:
 def address(path: str) -> str:
     """*path* as a relative address: nothing in it is taken for a scheme, a query or a fragment."""
     return quote(path, safe="/", errors="surrogateescape")
-
-
-def dollars(amount: Decimal) -> str:
-    """US dollars with the cents, and what there is beyond them."""
-    exact, cents = f"{amount.normalize():f}", f"{amount:.2f}"
-    return "$" + (exact if len(exact) > len(cents) and "." in exact else cents)
 
 
 def seconds(duration: float) -> str:
