@@ -1,30 +1,45 @@
-"""The README is true: its code runs against the emulator, its figures hold, its links exist."""
+"""README and docs are true: their code runs against the emulator, their figures and links hold.
+
+A block of Python runs as it stands, in virtual time, in a folder of its own. One that awaits
+outside a function is a fragment: it gets a client called `egg`. A line of a shell block that
+begins with `eggapi` is run in this process; one that would serve until Ctrl-C, or needs what is
+not there, is only looked at: its options exist.
+"""
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import re
+import shlex
 import statistics
+import sys
+import types
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import anyio
 import pytest
+from click.testing import CliRunner
 
 import eggapi_async
+from eggapi_async.cli import eggapi
 from eggapi_async.emulator import EggEmulator
 from eggapi_async.testing import connect
-from tests.virtual_time import START, run_virtual
+from tests.pages import ROOT, Block, blocks, pages, read
+from tests.virtual_time import run_virtual, virtual_clock
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+PYTHON = [block for block in blocks("python") if block.test is None]
+ELSEWHERE = [block for block in blocks("python", "sh", "console") if block.test is not None]
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize("block", PYTHON, ids=map(str, PYTHON))
 def test_a_block_of_python_runs_as_it_stands(
-    code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    block: Block, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Against the emulator and in virtual time, but otherwise unchanged."""
 
@@ -41,20 +56,87 @@ def test_a_block_of_python_runs_as_it_stands(
     monkeypatch.setattr(eggapi_async, "AsyncEggClient", client)
     monkeypatch.setattr(asyncio, "run", run)
 
-    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    code = compile(block.text, str(block), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    if code.co_flags & inspect.CO_COROUTINE:
+        run_virtual(run_fragment, code)
+    else:
+        exec(code, {"__name__": "__main__"})
 
 
-def virtual_clock() -> float:
-    """The virtual time, also before there is an event loop."""
-    try:
-        return anyio.current_time()
-    except anyio.NoEventLoopError:
-        return START
+async def run_fragment(code: types.CodeType) -> None:
+    """Run code that awaits outside a function, as a notebook does, with a client at hand."""
+    async with eggapi_async.AsyncEggClient() as egg:
+        await eval(code, {"__name__": "__main__", "egg": egg})
 
 
 def test_the_blocks_were_found() -> None:
     """An edit that hides them all from the test above is noticed."""
-    assert len(BLOCKS) >= 6
+    assert len([block for block in PYTHON if block.page == "README.md"]) >= 4
+    assert {"docs/batches.md", "docs/errors.md", "docs/money.md"} <= {b.page for b in PYTHON}
+
+
+def test_every_fence_has_a_language() -> None:
+    """A block without one would be neither coloured nor run."""
+    assert [str(block) for path in pages() for block in read(path) if not block.language] == []
+
+
+@pytest.mark.parametrize("block", ELSEWHERE, ids=map(str, ELSEWHERE))
+def test_a_block_that_is_run_elsewhere_is(block: Block) -> None:
+    """The test that it names knows its name."""
+    assert block.test is not None
+    assert f'"{block.name}"' in (ROOT / block.test).read_text("utf-8")
+
+
+# --- shells --------------------------------------------------------------------------------------
+
+SERVES = ("emulator", "webhook listen")
+"""Commands that go on until Ctrl-C."""
+INPUTS = {
+    "prompts.txt": "an egg\na hen\n",
+    "prompts.jsonl": '{"prompt": "an egg"}\n',
+    "jobs.csv": "title,model\nan egg,nanobanana\n",
+}
+UNKNOWN = re.compile(r"…|[<>|]|gen_|https?://(?!127)")
+"""Where a line needs something that only its reader has, or a real shell."""
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Each shell block's lines that call us: where it stands, and the commands in it."""
+    found = []
+    for block in blocks("sh", "console"):
+        lines = [line.removeprefix("$ ").strip() for line in block.text.splitlines()]
+        ours = [line for line in lines if line.startswith("eggapi ")]
+        if ours:
+            found.append((str(block), ours))
+    return found
+
+
+@pytest.mark.parametrize("lines", [c[1] for c in commands()], ids=[c[0] for c in commands()])
+def test_the_commands_of_a_shell_block_work(
+    lines: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One after the other, in a folder that has the inputs which pages speak of."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in INPUTS.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    for folder in ("out", "part3"):
+        (tmp_path / folder).mkdir()
+
+    for line in lines:
+        said = told(shlex.split(line.partition(" | ")[0], comments=True)[1:], line)
+        assert said.exit_code == 0, f"{line}\n{said.output}"
+
+
+def told(words: list[str], line: str) -> Any:
+    """What the command line says to these words, its emulator being very fast."""
+    if " ".join(words).startswith(SERVES) or UNKNOWN.search(line.partition("#")[0]):
+        words = [*(word for word in words if word not in (">", "<", "…")), "--help"]
+    env = {"EGGAPI_EMULATOR": "1", "EGGAPI_EMULATOR_SPEED": "400", "NO_PROXY": "*"}
+    with mock.patch.object(sys, "argv", ["eggapi", *words]):
+        return CliRunner().invoke(eggapi, words, env=env, prog_name="eggapi")
+
+
+# --- figures, links, pins ------------------------------------------------------------------------
 
 
 def test_the_figures_of_the_first_list_hold() -> None:
@@ -79,12 +161,39 @@ def test_the_figures_of_the_first_list_hold() -> None:
     assert lag <= 0.3
 
 
-def test_every_relative_link_leads_somewhere() -> None:
-    """The README names only files that are there."""
-    links = re.findall(r"\]\((?!https?://)([^)#]+)", README)
+@pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
+def test_every_relative_link_leads_somewhere(path: Path) -> None:
+    """A page names only files that are there, and only headings that they have."""
+    broken = [link for link in links(path.read_text("utf-8")) if not leads(path, link)]
+    assert broken == []
 
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+
+def links(page: str) -> list[str]:
+    """What a page links to, apart from the web; code is no page."""
+    return re.findall(r"\]\((?!https?://)([^)\s]+)\)", re.sub(r"```.*?```", "", page, flags=re.S))
+
+
+def leads(page: Path, link: str) -> bool:
+    """True when the file is there, and the heading in it."""
+    name, _, anchor = link.partition("#")
+    goal = page.parent / name if name else page
+    if not goal.exists():
+        return False
+    return not anchor or anchor in anchors(goal.read_text("utf-8"))
+
+
+def anchors(page: str) -> list[str]:
+    """The anchors that headings get."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page, flags=re.S), re.M)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
+    """The checks above find what they are for."""
+    page = tmp_path / "page.md"
+    page.write_text("# A key, or none\n[a](gone.md) [b](page.md#none) [c](#a-key-or-none)", "utf-8")
+    found = links(page.read_text("utf-8"))
+    assert [leads(page, link) for link in found] == [False, False, True]
 
 
 def test_the_version_has_an_entry_in_the_changelog() -> None:

@@ -26,6 +26,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
+import anyio
 import outcome
 import pytest
 import trio
@@ -44,6 +45,14 @@ BOTH: Final = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 Ready = list[tuple[selectors.SelectorKey, int]]
+
+
+def virtual_clock() -> float:
+    """The virtual time, also before there is an event loop: for what is made by a fixture."""
+    try:
+        return anyio.current_time()
+    except anyio.NoEventLoopError:
+        return START
 
 
 class DeadlockError(RuntimeError):
