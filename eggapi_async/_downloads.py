@@ -25,8 +25,10 @@ from ._apart import apart
 from ._files import Output, Part, plan, whole_file
 from ._formats import TEXT, sniff
 from ._retry import RetryPolicy, next_delay
+from ._telling import repeated
 from ._transport import Transport
 from ._wire import Stream
+from .client_events import OutputDownloaded, Tell
 from .errors import ConnectionFailedError, DownloadError, EggError
 from .models import TaskSnapshot, is_safe_url
 
@@ -53,9 +55,12 @@ class _GoneError(Exception):
 class Downloads:
     """Fetches outputs into files, a few at once."""
 
-    def __init__(self, *, transport: Transport, dice: Callable[[], float]) -> None:
+    def __init__(
+        self, *, transport: Transport, dice: Callable[[], float], tell: Tell | None = None
+    ) -> None:
         self._transport = transport
         self._dice = dice
+        self._tell = tell
         self._turns = anyio.Semaphore(PARALLEL)
 
     async def save(
@@ -108,6 +113,7 @@ class Downloads:
         there = (file.url, file.folder)
         if not overwrite and (kept := await _in_thread(*there, whole_file, file)):
             return kept
+        began = anyio.current_time()
         part = await _in_thread(*there, Part.open, file)
         try:
             try:
@@ -115,12 +121,16 @@ class Downloads:
             except _GoneError as gone:
                 file = await _renewed(file, index, refresh, gone)
                 await self._fill(file, part, policy, max_bytes)
-            return await _in_thread(*there, part.publish, file, overwrite)
+            path = await _in_thread(*there, part.publish, file, overwrite)
         except _GoneError as gone:
             raise DownloadError(str(gone), url=file.url) from None
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(part.discard)
+        if self._tell is not None:
+            seconds = anyio.current_time() - began
+            self._tell(OutputDownloaded(task_id=file.task_id, size=part.size, seconds=seconds))
+        return path
 
     async def _fill(self, file: Output, part: Part, policy: RetryPolicy, max_bytes: int) -> None:
         """Get the whole body into *part*, going on where a broken stream ended."""
@@ -140,6 +150,8 @@ class Downloads:
                 )
                 if delay is None:
                     raise DownloadError(str(error), url=file.url) from error
+                if self._tell is not None:
+                    self._tell(repeated("download", attempt, delay, error))
             await anyio.sleep(delay)
         raise AssertionError("counting never ends")
 

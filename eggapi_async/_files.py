@@ -27,7 +27,8 @@ class Output:
 
     *is_of_task*: the stem is a task's id, so that nothing else has that name. *is_named*: the stem
     is the caller's, and only its bytes tell whether a file of that name is the same. *part* is the
-    stem of the file in the making, by which what a kill has left of it is known.
+    stem of the file in the making, by which what a kill has left of it is known. *task_id* is None
+    for the output of a URL.
     """
 
     url: str
@@ -37,6 +38,7 @@ class Output:
     is_of_task: bool = True
     is_named: bool = False
     part: str = ""
+    task_id: str | None = None
 
     def path(self, suffix: str) -> Path:
         """The final path, for a file of that format."""
@@ -70,9 +72,10 @@ def plan(
         raise DownloadError(f"cannot make {folder}: {exc.strerror}", url=urls[0]) from exc
     own = _stems(source, len(urls))
     stems = own if stem is None else _numbered(stem, len(urls))
-    is_of_task, is_named = not isinstance(source, str), stem is not None
+    task_id = None if isinstance(source, str) else source.id
+    is_of_task, is_named = task_id is not None, stem is not None
     return [
-        Output(url, folder, each, name, is_of_task, is_named, part)
+        Output(url, folder, each, name, is_of_task, is_named, part, task_id)
         for url, each, part in zip(urls, stems, own, strict=True)
     ]
 

@@ -29,9 +29,11 @@ from ._hooks import Trust, url_of
 from ._polling import Ask, Peek, Sweep, Watched, Watchlist
 from ._recent import Recent
 from ._rhythm import History, PollPolicy, Rhythm
+from ._telling import ended, polled
 from ._transport import Transport
 from ._values import snapshot
 from .budget import Reservation
+from .client_events import TaskSubmitted, Tell
 from .errors import (
     AuthenticationError,
     EggError,
@@ -87,6 +89,7 @@ class Watch:
     task_id: str
     request: GenerationRequest | None = None
     since: float | None = None  # when it was submitted, by the event loop's clock
+    began: float | None = None  # when `generate` was called, by the same; None: not on this loop
     snapshot: TaskSnapshot | None = None
     version: int = 0
     not_found: int = 0
@@ -110,6 +113,7 @@ class Hub:
         policy: PollPolicy,
         stats: Stats,
         trust: Trust | None = None,
+        tell: Tell | None = None,
     ) -> None:
         self._transport = transport
         self._stats = stats
@@ -120,6 +124,7 @@ class Hub:
         self._unfinished: OrderedDict[str, Watch] = OrderedDict()
         self._waited: OrderedDict[str, Watch] = OrderedDict()
         self._trust = trust or Trust()
+        self._tell = tell
         self._early: Recent[str, Mapping[str, Any]] = Recent(MOST_EARLY, EARLY)
         self._leader: Waiter | None = None
         self._news = anyio.Event()
@@ -138,7 +143,7 @@ class Hub:
         self._early.restamp(anyio.current_time())
         ripe = anyio.current_time() - self._policy.first_delay
         for watch in list(self._watches.values()):
-            watch.waiting, watch.known = [], None
+            watch.waiting, watch.known, watch.began = [], None, None
             watch.since = None if watch.since is None else ripe
 
     @property
@@ -173,16 +178,25 @@ class Hub:
         task: TaskSnapshot,
         request: GenerationRequest,
         reservation: Reservation | None = None,
+        *,
+        began: float | None = None,
     ) -> Watch:
-        """Take in the answer to a submission; from here on the task's id is not lost."""
+        """Take in the answer to a submission; from here on the task's id is not lost.
+
+        *began* is when it was asked for.
+        """
         self._arrive()
         watch = self._watches.setdefault(task.id, Watch(task.id))
         told = watch.snapshot if watch.request is None else None
         watch.reservation = reservation
         watch.request, watch.since = request, anyio.current_time()
+        watch.began = watch.since if began is None else began
         self._stats.submitted += 1
         self._unfinished[task.id] = watch
         self._forget_old(watch.since - FORGOTTEN)
+        if self._tell is not None:
+            took = watch.since - watch.began
+            self._tell(TaskSubmitted(task_id=task.id, model=request.model, seconds=took))
         self.show(task)
         self._catch_up(watch)
         self._count_early(watch, told)
@@ -272,6 +286,9 @@ class Hub:
         if task.created_at and task.completed_at:
             took = (task.completed_at - task.created_at).total_seconds()
             self._history.note(_kind(watch.request), took)
+        if self._tell is not None:
+            seconds = None if watch.began is None else anyio.current_time() - watch.began
+            self._tell(ended(task, watch.request.model, seconds))
 
     # --- waiting -----------------------------------------------------------------------------
 
@@ -380,13 +397,17 @@ class Hub:
             await self._news.wait()
 
     async def _ask(self, ask: Ask) -> None:
-        is_answered = False
+        is_answered, began = False, anyio.current_time()
         try:
-            await (self._sweep(ask) if isinstance(ask, Sweep) else self._peek(ask))
+            if isinstance(ask, Sweep):
+                await self._sweep(ask, began)
+            else:
+                await self._peek(ask, began)
             is_answered = True
         except EggError as error:
             is_answered = True
             log.debug("%s failed: %s", ask, error)
+            self._tell_polled(ask, began, [], error)
             self._watchlist.failed(ask, now=anyio.current_time())
             if isinstance(error, AuthenticationError):
                 self._end_waits(self._waited.values(), error)
@@ -403,16 +424,34 @@ class Hub:
         elif not self._watchlist.is_reading:
             self._news.set()
 
-    async def _peek(self, ask: Peek) -> None:
+    async def _peek(self, ask: Peek, began: float) -> None:
         task = await self._transport.ask(_protocol.get_task(ask.task_id, kind="peek"))
+        self._tell_polled(ask, began, [])
         self._watchlist.seen(task, now=anyio.current_time())
         self._found(task)
 
-    async def _sweep(self, ask: Sweep) -> None:
+    async def _sweep(self, ask: Sweep, began: float) -> None:
         page = await self._transport.ask(_protocol.sweep_tasks(ask.page), first=True)
+        self._tell_polled(ask, began, page.items)
         for item in self._watchlist.seen_page(ask.page, page, now=anyio.current_time()):
             with suppress(BaseValidationError):  # a peek will say what is wrong with it
                 self._found(snapshot(item))
+
+    def _tell_polled(
+        self,
+        ask: Ask,
+        began: float,
+        items: Iterable[Mapping[str, Any]],
+        error: EggError | None = None,
+    ) -> None:
+        if self._tell is None:
+            return
+        kind, ids = "peek", [ask.task_id] if isinstance(ask, Peek) else []
+        if isinstance(ask, Sweep):
+            kind = "sweep"
+            shown = {item["id"] for item in items if isinstance(item.get("id"), str)}
+            ids = [task_id for task_id in self._waited if task_id in shown]
+        self._tell(polled(kind, ids, anyio.current_time() - began, error))
 
     def _found(self, task: TaskSnapshot) -> None:
         """Show what a poll found. An end that a webhook should have told may cost it the trust."""

@@ -49,7 +49,8 @@ class Record(Protocol):
 class Purchase:
     """One generation that is to be bought.
 
-    *check* raises when nothing more may be sent, *reference* is what its webhook URL carries.
+    *check* raises when nothing more may be sent, *reference* is what its webhook URL carries,
+    *began* is when it was asked for, by the event loop's clock.
     """
 
     request: GenerationRequest
@@ -57,6 +58,7 @@ class Purchase:
     record: Record | None
     budget: Budget | None
     check: Callable[[], None]
+    began: float | None = None
     reservation: Reservation = attrs.field(factory=Reservation)
     reference: str | None = None
 

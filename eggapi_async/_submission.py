@@ -28,9 +28,11 @@ from ._protocol import Answer
 from ._purchase import Ledger, Purchase, Record
 from ._recent import Recent
 from ._retry import Patience
+from ._telling import unsold
 from ._transport import Lost, Transport
 from ._values import server_time, snapshot
 from .budget import Budget
+from .client_events import Tell
 from .errors import EggError, InvalidRequestError, SubmissionUncertainError
 from .models import GenerationRequest, TaskSnapshot
 
@@ -73,12 +75,14 @@ class Submissions:
         wall_clock: Callable[[], datetime],
         address: Address = Address(),
         new_reference: Callable[[], str] = partial(token_urlsafe, 16),
+        tell: Tell | None = None,
     ) -> None:
         self._transport = transport
         self._hub = hub
         self._wall_clock = wall_clock
         self._address = address
         self._new_reference = new_reference
+        self._tell = tell
         self._named: Recent[str, str] = Recent(REMEMBERED, NAMED)
         self._listening: dict[str, anyio.Event] = {}
         self._own: OrderedDict[str, None] = OrderedDict()
@@ -106,13 +110,24 @@ class Submissions:
         if uncertain not in ("raise", "verify"):
             raise InvalidRequestError("uncertain", uncertain, "'raise' or 'verify'")
         request = self._address.given_to(request)
-        purchase = Purchase(request, patience, record, budget, check)
+        began = anyio.current_time()
+        purchase = Purchase(request, patience, record, budget, check, began)
+        try:
+            return await self._buy(purchase, uncertain, lost)
+        except EggError as error:
+            if self._tell is not None:
+                self._tell(unsold(request.model, anyio.current_time() - began, error))
+            raise
+
+    async def _buy(
+        self, purchase: Purchase, uncertain: Uncertain, lost: SubmissionUncertainError | None
+    ) -> Watch:
         for attempts in count(1):
             if lost is not None:
                 watch = await self._resolve(lost, purchase, uncertain)
                 if watch is not None:
                     return watch
-                if attempts > patience.retry.max_attempts:
+                if attempts > purchase.patience.retry.max_attempts:
                     raise lost
             try:
                 return await self._post(purchase)
@@ -149,7 +164,9 @@ class Submissions:
     def _accept(self, task: TaskSnapshot, purchase: Purchase) -> Watch:
         purchase.accept(task)
         self._remember(task.id)
-        return self._hub.submitted(task, purchase.request, purchase.reservation)
+        return self._hub.submitted(
+            task, purchase.request, purchase.reservation, began=purchase.began
+        )
 
     def collect(self, task_id: str, request: GenerationRequest) -> Watch:
         """Take up a task that another process submitted."""

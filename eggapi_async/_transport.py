@@ -24,8 +24,10 @@ import attrs
 from ._apart import apart
 from ._protocol import Answer, Call, is_refusal
 from ._retry import Patience, next_delay
+from ._telling import repeated
 from ._values import retry_after
 from ._wire import ApiKey, Stream, Wire
+from .client_events import CooledDown, Tell
 from .errors import ConnectionFailedError, EggError, RateLimitedError
 from .limiter import RateLimiter
 from .models import Stats
@@ -108,6 +110,7 @@ class Transport:
         poll_patience: Patience,
         dice: Callable[[], float] = random.random,
         wall_clock: Callable[[], datetime] = wall_clock,
+        tell: Tell | None = None,
     ) -> None:
         self._wire = wire
         self._key = key
@@ -117,6 +120,7 @@ class Transport:
         self._poll_patience = poll_patience
         self._dice = dice
         self._wall_clock = wall_clock
+        self._tell = tell
 
     async def call(
         self,
@@ -157,7 +161,7 @@ class Transport:
                 attempt = _Attempt(started + patience.retry.deadline + LATE, error)
                 # After a 429 the limiter's cool-down is the pause.
                 is_paced = isinstance(error, RateLimitedError) and error.status_code == 429
-            self._stats.retries += 1
+                self._note_retry(call.kind, attempts, error, delay)
             if intent is not None:
                 intent.withdraw()
             if not is_paced:
@@ -242,7 +246,7 @@ class Transport:
                 self._lost(attempt, lose, "cancelled before the answer came")
             raise
         log.debug("%s %s: HTTP %s", call.method, call.path, answer.status)
-        self._note_limit(answer, attempt.left_at)
+        self._note_limit(answer, attempt.left_at, call.kind)
         return answer
 
     def _read(
@@ -261,7 +265,12 @@ class Transport:
         log.warning("%s", error)
         return error
 
-    def _note_limit(self, answer: Answer, left_at: float) -> None:
+    def _note_retry(self, kind: str, attempt: int, error: EggError, delay: float) -> None:
+        self._stats.retries += 1
+        if self._tell is not None:
+            self._tell(repeated(kind, attempt, delay, error))
+
+    def _note_limit(self, answer: Answer, left_at: float, kind: str) -> None:
         if answer.status != 429:
             self._limiter.answered(sent_at=left_at)
             return
@@ -269,6 +278,8 @@ class Transport:
         pause = retry_after(answer.headers)
         cool_down = None if pause is None else min(pause, LONGEST_COOL_DOWN)
         self._limiter.refused(sent_at=left_at, retry_after=cool_down)
+        if self._tell is not None:
+            self._tell(CooledDown(kind=kind, retry_after=cool_down))
 
     def stream(self, url: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Stream]:
         """A GET outside the API, without the key."""

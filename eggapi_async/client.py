@@ -36,9 +36,11 @@ from ._retry import Patience, RetryPolicy
 from ._rhythm import PollPolicy
 from ._submission import Submissions, Uncertain
 from ._task import WAIT, GenerationTask, checked_timeout
+from ._telling import telling
 from ._transport import Transport, wall_clock
 from ._wire import ApiKey, HTTPClient, Wire
 from .budget import Budget
+from .client_events import ClientClosed, ClientEvent, Tell
 from .errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -92,6 +94,7 @@ class _Engines:
     submissions: Submissions
     downloads: Downloads
     deliveries: Deliveries
+    tell: Tell | None
 
 
 class AsyncEggClient:
@@ -115,6 +118,22 @@ class AsyncEggClient:
     webhook_reference    let that URL's query carry a reference (`egg_ref=…`) that differs for each
                  submission, so that a delivery names the task of a submission whose answer was
                  lost. False: the URL is sent as it is
+    on_event     an ordinary callable that hears what happens here, as values of `client_events`:
+
+                 | event            | told when                                              |
+                 |------------------|--------------------------------------------------------|
+                 | TaskSubmitted    | a generation was bought, and its id is known           |
+                 | SubmissionFailed | it was not, or that is not known: `generate` raises    |
+                 | TasksPolled      | one task, or a page of the list, was asked for         |
+                 | CallRetried      | a request goes again                                   |
+                 | CooledDown       | a 429 pauses everything                                |
+                 | TaskCompleted    | a generation has ended well                            |
+                 | TaskFailed       | it has ended badly                                     |
+                 | OutputDownloaded | one output is whole on disk                            |
+                 | ClientClosed     | the client was closed                                  |
+
+                 It is called on the event loop, in between everything else, and must be quick. What
+                 it raises is logged once, and breaks nothing. No event has a prompt or the key
 
     Use it as `async with AsyncEggClient() as egg:`, or call `aclose()`. One client serves any
     number of coroutines, and event loops that follow each other. Raises ConfigurationError.
@@ -136,6 +155,7 @@ class AsyncEggClient:
         budget: Budget | None = None,
         webhook_url: str | None = None,
         webhook_reference: bool = True,
+        on_event: Callable[[ClientEvent], object] | None = None,
     ) -> None:
         try:
             key = ApiKey(_from_environment("EGGAPI_API_KEY") if api_key is None else api_key)
@@ -149,6 +169,7 @@ class AsyncEggClient:
             polling=(polling, PollPolicy),
         )
         _check_budget(budget)
+        tell = telling(on_event)
         self._model = model
         self._budget = budget
         self._patience = Patience(timeout, retry)
@@ -164,15 +185,18 @@ class AsyncEggClient:
             poll_patience=self._patience,
             dice=random.random,
             wall_clock=wall_clock,
+            tell=tell,
         )
-        hub = Hub(transport=transport, policy=polling, stats=stats, trust=Trust(address.url))
+        hub = Hub(
+            transport=transport, policy=polling, stats=stats, trust=Trust(address.url), tell=tell
+        )
         submissions = Submissions(
-            transport=transport, hub=hub, wall_clock=wall_clock, address=address
+            transport=transport, hub=hub, wall_clock=wall_clock, address=address, tell=tell
         )
-        downloads = Downloads(transport=transport, dice=random.random)
+        downloads = Downloads(transport=transport, dice=random.random, tell=tell)
         deliveries = Deliveries(transport=transport, hub=hub, submissions=submissions)
         self._engines = _Engines(
-            limiter, stats, origin, wire, transport, hub, submissions, downloads, deliveries
+            limiter, stats, origin, wire, transport, hub, submissions, downloads, deliveries, tell
         )
         self._is_owner = True
 
@@ -199,6 +223,8 @@ class AsyncEggClient:
         """Close the connections. Tasks go on at the service: see `unfinished`. Safe to repeat."""
         if self._is_owner:
             await self._engines.wire.aclose()
+            if self._engines.tell is not None:
+                self._engines.tell(ClientClosed(unfinished=len(self._engines.hub.unfinished)))
 
     def __del__(self) -> None:
         if self._is_owner and self._engines.wire.is_open:

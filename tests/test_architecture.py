@@ -16,7 +16,7 @@ PACKAGE = "eggapi_async"
 ROOT = Path(__file__).parent.parent / PACKAGE
 
 FLOORS: list[set[str]] = [
-    {"_version", "errors", "models"},
+    {"_version", "errors", "models", "client_events"},
     {
         "_protocol",
         "_values",
@@ -43,6 +43,7 @@ FLOORS: list[set[str]] = [
         "_lanes",
         "_transport",
         "_apart",
+        "_telling",
         "_files",
         "limiter",
         "_journal",

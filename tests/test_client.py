@@ -86,6 +86,7 @@ def test_its_signatures_are_the_contract() -> None:
     assert made.parameters["retry"].default == RetryPolicy()
     assert made.parameters["polling"].default == PollPolicy()
     assert made.parameters["base_url"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert made.parameters["on_event"].default is None
     mapped = inspect.signature(AsyncEggClient.map).parameters
     assert (mapped["in_flight"].default, mapped["timeout"].default) == (200, 600)
     fetched = inspect.signature(AsyncEggClient.download).parameters

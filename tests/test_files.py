@@ -40,7 +40,7 @@ def test_one_output_is_named_by_its_task(tmp_path: Path) -> None:
     """The folder is made, and the suffix follows from the bytes later."""
     folder = tmp_path / "out" / "today"
     [planned] = plan(task(URL), folder, overwrite=False)
-    assert planned == Output(URL, folder, "gen_1", part="gen_1")
+    assert planned == Output(URL, folder, "gen_1", part="gen_1", task_id="gen_1")
     assert planned.path(".png") == folder / "gen_1.png"
     assert folder.is_dir()
 

@@ -139,7 +139,7 @@ class History:
 
     def process(self, known: Collection[str]) -> Submissions:
         hub: Any = SimpleNamespace(
-            knows=lambda _: False, submitted=lambda task, *_: SimpleNamespace(task_id=task.id)
+            knows=lambda _: False, submitted=lambda task, *_, **__: SimpleNamespace(task_id=task.id)
         )
         transport: Any = self.service
         submissions = Submissions(transport=transport, hub=hub, wall_clock=self.here)

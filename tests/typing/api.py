@@ -20,6 +20,7 @@ from eggapi_async import (
     Batch,
     Budget,
     BudgetExceededError,
+    ClientEvent,
     DownloadError,
     EggError,
     Estimate,
@@ -38,8 +39,10 @@ from eggapi_async import (
     RetryPolicy,
     Stats,
     SubmissionUncertainError,
+    TaskCompleted,
     TaskFailedError,
     TaskSnapshot,
+    TasksPolled,
     TaskTimeoutError,
     UnexpectedResponseError,
     UsageRecord,
@@ -319,3 +322,24 @@ async def webhooks(egg: AsyncEggClient, raw: bytes, headers: dict[str, str]) -> 
     WebhookReceiver(on_event=print, allow_unsigned=True)
     assert_type(await receiver.handle(raw, headers, query="a=1"), int)
     WebhookReceiver(7, deliver=egg.deliver)  # type: ignore[arg-type]
+
+
+def observing(events: list[ClientEvent]) -> None:
+    """An ordinary callable hears of every event, and what it returns does not matter."""
+
+    def on_event(event: ClientEvent) -> None:
+        match event:
+            case TaskCompleted():
+                assert_type(event.seconds, float | None)
+                assert_type(event.cost, Decimal | None)
+            case TasksPolled():
+                assert_type(event.task_ids, tuple[str, ...])
+                event.kind = "none"  # type: ignore[misc]
+
+    def narrow(event: TaskCompleted) -> None:
+        """Hears of one kind only."""
+
+    AsyncEggClient(on_event=on_event)
+    AsyncEggClient(on_event=events.append)
+    AsyncEggClient(on_event=print)
+    AsyncEggClient(on_event=narrow)  # type: ignore[arg-type]
