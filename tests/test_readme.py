@@ -89,8 +89,8 @@ def test_a_block_that_is_run_elsewhere_is(block: Block) -> None:
 
 # --- shells --------------------------------------------------------------------------------------
 
-SERVES = ("emulator", "webhook listen")
-"""Commands that go on until Ctrl-C."""
+SERVES = ("demo", "emulator", "webhook listen")
+"""Commands that go on until Ctrl-C, and one that works long, and is tried by `test_cli`."""
 INPUTS = {
     "prompts.txt": "an egg\na hen\n",
     "prompts.jsonl": '{"prompt": "an egg"}\n',
