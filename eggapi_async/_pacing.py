@@ -52,7 +52,7 @@ class Pacer:
     per_second: float | None
     _rate: float = attrs.field(init=False)
     _due: float = attrs.field(init=False, default=-math.inf)
-    _poll_due: float = attrs.field(init=False, default=-math.inf)
+    _polls_owe: float = attrs.field(init=False, default=0.0)  # turns, before the next is theirs
     _cool_until: float = attrs.field(init=False, default=-math.inf)
     _cooled_at: float = attrs.field(init=False, default=-math.inf)
     _refusals: int = attrs.field(init=False, default=0)
@@ -78,14 +78,15 @@ class Pacer:
         *rivals*: requests of the other kind are waiting too.
         """
         turn = max(self._due, self._cool_until)
-        if rivals and self.per_second is not None and poll != self._is_polls(turn):
+        if rivals and self.per_second is not None and poll != self._is_polls:
             return math.inf
         return max(0.0, turn - now)
 
-    def _is_polls(self, turn: float) -> bool:
+    @property
+    def _is_polls(self) -> bool:
         # Not a question of the time: two that ask one after the other must not each think that it
-        # is the other's turn.
-        return self._poll_due <= turn
+        # is the other's turn; and in a fleet turns come more slowly than the rate.
+        return self._polls_owe <= 0
 
     def take(self, now: float, *, poll: bool) -> None:
         """Spend a turn."""
@@ -96,8 +97,9 @@ class Pacer:
         tolerance = max(gap / 2, min(LATENESS, 0.9 * gap))
         turn = max(self._due, now - tolerance)
         self._due = turn + gap
-        if poll:  # never later than the turn: turns that nobody else wanted are not owed
-            self._poll_due = min(max(self._poll_due, turn - gap / 2), turn) + gap / self._poll_share
+        if poll:  # turns that nobody else wanted are not owed
+            self._polls_owe = min(max(self._polls_owe, -0.5), 0.0) + 1.0 / self._poll_share
+        self._polls_owe -= 1.0
 
     @property
     def _poll_share(self) -> float:
