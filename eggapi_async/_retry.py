@@ -42,6 +42,11 @@ class RetryPolicy:
     max_retry_after  a `Retry-After` beyond this raises RateLimitedError at once
     deadline         seconds from a call's first attempt to the start of its last; waiting in line
                      for the first is not counted
+
+    So that an outage is not made worse, all calls of a client (and of those made by `with_options`)
+    share a quota of repetitions. What heals gives back what it took, so hiccups are not noticed;
+    after about a hundred refusals, or 35 other failures, of which none has healed yet, errors are
+    raised the first time, until calls succeed again.
     """
 
     max_attempts: int = attrs.field(default=5, validator=_positive)

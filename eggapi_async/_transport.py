@@ -23,6 +23,7 @@ import attrs
 
 from ._apart import apart
 from ._protocol import Answer, Call, is_refusal
+from ._quota import Quota
 from ._retry import Patience, next_delay
 from ._telling import repeated
 from ._values import retry_after
@@ -96,7 +97,8 @@ def _as_it_is(value: T, _: Answer) -> T:
 class Transport:
     """Calls of the API on behalf of one key.
 
-    `call` repeats by the policy, `ask` tries once (the polls repeat themselves by their rhythm).
+    `call` repeats by the policy, and while the quota that all calls share has tokens; `ask` tries
+    once (the polls repeat themselves by their rhythm).
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class Transport:
         self._dice = dice
         self._wall_clock = wall_clock
         self._tell = tell
+        self._quota = Quota()
 
     async def call(
         self,
@@ -138,10 +141,10 @@ class Transport:
         each before it leaves. Otherwise raises what the last attempt raised.
         """
         started: float | None = None
-        attempt = _Attempt()
+        attempt, drawn = _Attempt(), 0
         for attempts in count(1):
             try:
-                return await self._attempt(
+                value = await self._attempt(
                     call, patience, attempt, accept, lose, intent, again=attempts > 1
                 )
             except EggError as error:
@@ -155,13 +158,18 @@ class Transport:
                     spent=anyio.current_time() - started,
                     jitter=self._dice(),
                 )
-                if delay is None:
+                cost = None if delay is None else self._quota.draw(error)
+                if delay is None or cost is None:
                     raise
+                drawn += cost
                 log.info("%s %s goes again after %s", call.method, call.path, error)
                 attempt = _Attempt(started + patience.retry.deadline + LATE, error)
                 # After a 429 the limiter's cool-down is the pause.
                 is_paced = isinstance(error, RateLimitedError) and error.status_code == 429
                 self._note_retry(call.kind, attempts, error, delay)
+            else:
+                self._quota.earn(drawn)
+                return value
             if intent is not None:
                 intent.withdraw()
             if not is_paced:
@@ -170,7 +178,7 @@ class Transport:
 
     async def ask(self, call: Call[T], *, first: bool = False) -> T:
         """Send *call* once, in the line of the polls, or at its head."""
-        return await self._attempt(
+        value = await self._attempt(
             call,
             self._poll_patience,
             _Attempt(),
@@ -179,6 +187,8 @@ class Transport:
             again=first,
             is_poll=True,
         )
+        self._quota.earn(0)
+        return value
 
     async def _attempt(
         self,

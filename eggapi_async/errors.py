@@ -173,7 +173,8 @@ class RateLimitedError(APIError):
     """429: more requests than the key's plan or the address may send.
 
     *retry_after* is the pause in seconds that the service asked for, or None. Raised only when the
-    pause is longer than the policy allows, or when the refusals outlasted the policy's deadline.
+    pause is longer than the policy allows, when the refusals outlasted the policy's deadline, or
+    when very many are refused at once, see `RetryPolicy`.
     """
 
     def __init__(

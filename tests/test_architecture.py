@@ -25,6 +25,7 @@ FLOORS: list[set[str]] = [
         "_formats",
         "gallery",
         "_retry",
+        "_quota",
         "_rhythm",
         "_listing",
         "_pacing",
