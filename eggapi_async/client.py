@@ -206,6 +206,11 @@ class AsyncEggClient:
         hub = self._engines.hub
         return f"<AsyncEggClient {len(hub.unfinished)} unfinished, {hub.waited} awaited>"
 
+    @property
+    def base_url(self) -> str:
+        """Where the API is that this client talks to; no other host ever gets the key."""
+        return self._engines.origin
+
     # --- life --------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parent.parent
 
 
 @contextmanager
-def served(app: Any) -> Iterator[str]:
-    """The base URL at which *app* is served while the block runs."""
+def served(app: Any, **options: Any) -> Iterator[str]:
+    """The base URL at which *app* is served while the block runs; *options* are uvicorn's."""
     with socket.create_server(("127.0.0.1", 0)) as door:
         config = uvicorn.Config(
             app,
@@ -27,6 +27,7 @@ def served(app: Any) -> Iterator[str]:
             log_level="critical",
             lifespan="off",
             timeout_graceful_shutdown=1,
+            **options,
         )
         server = uvicorn.Server(config)
         thread = Thread(target=server.run, kwargs={"sockets": [door]})

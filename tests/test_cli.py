@@ -767,7 +767,7 @@ class _Without:
     "words",
     [[], ["generate"], ["batch"], ["tasks"], ["tasks", "list"], ["tasks", "get"], ["tasks", "wait"],
      ["tasks", "download"], ["usage"], ["emulator"], ["demo"], ["gallery"], ["webhook"],
-     ["webhook", "listen"], ["webhook", "verify"]],
+     ["doctor"], ["completion"], ["webhook", "listen"], ["webhook", "verify"]],
     ids=" ".join,
 )  # fmt: skip
 def test_help_begins_with_examples(words: list[str]) -> None:

@@ -16,7 +16,9 @@ import click
 from .._version import __version__
 from ..errors import SubmissionUncertainError
 from .batch import batch
+from .completion import completion
 from .demo import demo
+from .doctor import doctor
 from .emulator import emulator
 from .gallery import gallery
 from .generate import generate
@@ -63,6 +65,7 @@ def eggapi(
     eggapi demo                               see it work: no key, no network
     eggapi generate "An egg in a nest"        one image, saved here
     eggapi batch prompts.txt -o out           an image for every line
+    eggapi doctor                             what is wrong, where something is
 
     The key is read from EGGAPI_API_KEY. Data goes to stdout, talk to stderr.
 
@@ -101,7 +104,9 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not is_told or "cancelled before" in text
 
 
-for command in (batch, demo, emulator, gallery, generate, tasks, usage, webhook):
+COMMANDS = (batch, completion, demo, doctor, emulator, gallery, generate, tasks, usage, webhook)
+
+for command in COMMANDS:
     eggapi.add_command(command)
 
 
