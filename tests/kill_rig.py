@@ -1,9 +1,10 @@
 """The long proof that a batch can be killed: `python -m tests.kill_rig`, on Linux with strace.
 
 A batch is killed by SIGKILL at a system call that writes, syncs, names or sends, at as many
-different ones as wanted, and run again until it is finished. Then again with ENOSPC, EIO or EROFS
-in place of the kill, at every such call on the journal's own files. After each the books of the
-service and the journal are compared (`mortal.check`); the first difference ends the program.
+different ones as wanted, and run again until it is finished. Then at moments that nobody chose,
+and then with ENOSPC, EIO, EDQUOT or EROFS in place of the kill, at every such call on the journal's
+own files. After each the books of the service and the journal are compared (`mortal.check`); the
+first difference ends the program.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tests.served import ROOT, environment, served
 WRITES = ("write", "pwrite64", "fsync", "fdatasync", "ftruncate", "link", "unlink", "sendto")
 FILES = ("openat", "pwrite64", "fdatasync", "fsync", "ftruncate")
 """Calls on the journal's files."""
+ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS")
 PROGRAM = """
 import json, os, sys
 from tests.mortal import Job, work
@@ -95,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--moments", type=int, default=50)
+    parser.add_argument("--moments", type=int, default=200)
     parser.add_argument("--errors", type=int, default=200)
     parser.add_argument("--error-items", type=int, default=20)
     wanted = parser.parse_args()
@@ -119,15 +121,17 @@ def main() -> None:
             rule = f"inject={name}:signal=SIGKILL:when={when}"
             code = traced(it, "-o", "/dev/null", "-e", f"trace={name}", "-e", rule)
             settle(it, "killed", f"{name} {when}", code)
+        took = seconds(first := job(9_999, wanted.items))
+        settle(first, "nothing", f"{took:.1f} s", ENDED)
         for number in range(wanted.moments):
             it = job(10_000 + number, wanted.items)
-            settle(it, "killed", *at_random(it, random.Random(number)))
+            settle(it, "killed", *at_random(it, random.Random(number).uniform(0.2, took)))
         first = job(20_000, wanted.error_items)
         most = calls(first, FILES, *journal_paths(first))
         settle(first, "nothing", str(most), ENDED)
         for number, (name, when) in enumerate(points(most, wanted.errors), 20_001):
-            error = ("ENOSPC", "EIO", "EROFS")[number % 3]
-            lasts = "+" if number % 2 else ""
+            error = ERRORS[number % 4]
+            lasts = "+" if number // 4 % 2 else ""
             it = job(number, wanted.error_items)
             rule = f"inject={name}:error={error}:when={when}{lasts}"
             code = traced(
@@ -145,18 +149,30 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def at_random(job: Job, dice: random.Random) -> tuple[str, int]:
+def seconds(job: Job) -> float:
+    """How long the batch takes when nobody disturbs it."""
+    began = time.monotonic()
+    code = started(job).wait()
+    assert code == ENDED, code
+    return time.monotonic() - began
+
+
+def at_random(job: Job, when: float) -> tuple[str, int]:
     """The batch killed at a moment that nobody chose."""
-    process = subprocess.Popen(
+    process = started(job)
+    time.sleep(when)
+    process.send_signal(signal.SIGKILL)
+    return f"{when:.3f} s", process.wait()
+
+
+def started(job: Job) -> subprocess.Popen[bytes]:
+    """The batch as a process."""
+    return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, json.dumps(attrs.asdict(job))],
         cwd=ROOT,
         env=environment(),
         stderr=subprocess.DEVNULL,
     )
-    seconds = dice.uniform(0.4, 5.0)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    return f"{seconds:.3f} s", process.wait()
 
 
 if __name__ == "__main__":
