@@ -2,8 +2,9 @@
 
 A body is streamed to a temporary file in the destination folder, checked (length, and the format's
 own end mark: a cut body without a length looks whole to httpx), synced and renamed. The key is
-never sent; https only (this machine excepted); names come from us and cannot leave the folder; an
-existing file stays unless overwriting is asked for. Files are touched in worker threads only.
+never sent; https only (this machine excepted), and to no private address (`_reach`); names come
+from us and cannot leave the folder; an existing file stays unless overwriting is asked for. Files
+are touched in worker threads only.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Downloads:
         *stem* names the files in place of the task's id.
         Raises DownloadError, and InvalidRequestError where a file name is given for many outputs.
         """
-        if isinstance(source, str) and not is_safe_url(source):
+        if isinstance(source, str) and not _is_safe(source):
             raise _not_https(source)
         url = source if isinstance(source, str) else source.url or ""
         files = await _in_thread(url, destination, plan, source, destination, overwrite, stem)
@@ -171,7 +172,7 @@ class Downloads:
         """A GET of *url*, redirects followed, from https never to anything else."""
         scheme = "http"
         for _ in range(HOPS + 1):
-            if not is_safe_url(url) or urlsplit(url).scheme not in (scheme, "https"):
+            if not _is_safe(url) or urlsplit(url).scheme not in (scheme, "https"):
                 raise _not_https(url)
             scheme = urlsplit(url).scheme
             async with self._transport.stream(url, headers) as stream:
@@ -249,8 +250,13 @@ def _check(file: Output, part: Part, length: int | None) -> None:
         raise DownloadError("nothing tells whether the body is whole", url=file.url)
 
 
+def _is_safe(url: str) -> bool:
+    """True for https, and plain http to this machine; not with a password, which would be sent."""
+    return is_safe_url(url) and "@" not in urlsplit(url).netloc
+
+
 def _not_https(url: str) -> DownloadError:
-    return DownloadError("expected an https URL", url=url)
+    return DownloadError("expected an https URL, no user and no password in it", url=url)
 
 
 def _next_url(url: str, location: str) -> str:

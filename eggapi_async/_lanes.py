@@ -22,6 +22,8 @@ import attrs
 import httpcore
 import httpx
 
+from ._dialling import Dialling
+from ._reach import Reach
 from .errors import ConfigurationError
 
 POST_KEEPALIVE: Final = 1.0
@@ -54,9 +56,17 @@ def _kind_of(request: httpx.Request) -> _Kind:
 class _Connection(httpx.AsyncBaseTransport):
     """One connection to one origin; even a pool of one would cost more than the request itself."""
 
-    def __init__(self, url: httpx.URL, verify: ssl.SSLContext, keepalive: float) -> None:
+    def __init__(
+        self,
+        url: httpx.URL,
+        verify: ssl.SSLContext,
+        keepalive: float,
+        dialling: Dialling | None = None,
+    ) -> None:
         origin = httpcore.Origin(url.raw_scheme, url.raw_host, _port(url))
-        self._inner = httpcore.AsyncHTTPConnection(origin, verify, keepalive)
+        self._inner = httpcore.AsyncHTTPConnection(
+            origin, verify, keepalive, network_backend=dialling
+        )
 
     @property
     def is_alive(self) -> bool:
@@ -139,9 +149,13 @@ class _Lane:
 
 
 class Lanes(httpx.AsyncBaseTransport):
-    """Connections, each a transport of its own; as many as requests are under way at once."""
+    """Connections, each a transport of its own; as many as requests are under way at once.
 
-    def __init__(self) -> None:
+    With *reach* they lead nowhere else, except by way of a proxy.
+    """
+
+    def __init__(self, reach: Reach | None = None) -> None:
+        self._dialling = None if reach is None else Dialling(reach)
         self._idle: dict[_Kind, deque[_Lane]] = {}
         self._is_closed = False
 
@@ -167,7 +181,8 @@ class Lanes(httpx.AsyncBaseTransport):
             verify = await _trust()
         else:
             verify = _no_tls()
-        return _Lane(_transport(request.url, verify, _keepalive(kind)), kind)
+        transport = _transport(request.url, verify, _keepalive(kind), self._dialling)
+        return _Lane(transport, kind)
 
     async def _check_in(self, lane: _Lane) -> None:
         if self._is_closed:
@@ -201,11 +216,11 @@ def _keepalive(kind: _Kind) -> float:
 
 
 def _transport(
-    url: httpx.URL, verify: ssl.SSLContext, keepalive: float
+    url: httpx.URL, verify: ssl.SSLContext, keepalive: float, dialling: Dialling | None = None
 ) -> httpx.AsyncBaseTransport:
     address = _proxy(url)
     if address is None:
-        return _Connection(url, verify, keepalive)
+        return _Connection(url, verify, keepalive, dialling)
     limits = httpx.Limits(
         max_connections=1, max_keepalive_connections=1, keepalive_expiry=keepalive
     )

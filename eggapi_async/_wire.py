@@ -24,6 +24,7 @@ import attrs
 import httpx
 
 from ._protocol import Answer
+from ._reach import Reach
 from ._version import __version__
 from .errors import ConfigurationError, ConnectionFailedError
 
@@ -34,6 +35,7 @@ STALLED: Final = 30.0
 """Seconds without a byte after which a download's connection is given up."""
 SHORTEST_SECRET: Final = 12
 """Characters of a key that are looked for in answers at least."""
+_PORTS: Final = {"http": 80, "https": 443}
 AGENT: Final = f"eggapi-async/{__version__}"
 
 
@@ -104,17 +106,23 @@ class _Home:
 
     token: object
     lanes: Lanes
+    downloads: Lanes
     ending: AsyncGenerator[None, None]
 
 
 class Wire:
-    """Sends requests over a pool that it makes itself, or over the caller's *http_client*."""
+    """Sends requests over a pool that it makes itself, or over the caller's *http_client*.
 
-    def __init__(self, http_client: HTTPClient | None = None) -> None:
+    *reach* is where downloads may lead; a caller's own client resolves names by itself, so that
+    only their spelling is looked at.
+    """
+
+    def __init__(self, http_client: HTTPClient | None = None, *, reach: Reach = Reach()) -> None:
         if http_client is not None and not isinstance(http_client, httpx.AsyncClient):
             kind = type(http_client).__name__
             raise ConfigurationError(f"http_client: expected an httpx.AsyncClient, got {kind}")
         self._callers = http_client
+        self._reach = reach
         self._home: _Home | None = None
 
     @property
@@ -162,14 +170,20 @@ class Wire:
 
     @asynccontextmanager
     async def stream(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Stream]:
-        """One GET without the key, its body still to be read."""
+        """One GET of a download, its body still to be read.
+
+        Without the key, and without any header, cookie or parameter of a caller's client.
+        """
         with _mapped(Trace()):
-            request = self._request(
+            request = httpx.Request(
                 "GET",
                 url,
                 headers={**_DOWNLOAD_HEADERS, **headers},
                 extensions={"timeout": _each_phase(STALLED)},
             )
+            port = request.url.port or _PORTS.get(request.url.scheme, 0)
+            if refusal := self._reach.refusal(request.url.raw_host.decode("ascii"), port):
+                raise ConnectionFailedError(refusal, is_passing=False, was_sent=False)
             response = await self._send(request, None)
         try:
             yield Stream(response)
@@ -189,23 +203,25 @@ class Wire:
     async def _send(self, request: httpx.Request, key: ApiKey | None) -> httpx.Response:
         """The head of the answer. Our own lanes need none of what a client does per request."""
         if self._callers is None:
-            if key is not None:
-                key.sign(request)
-            return await (await self._lanes()).handle_async_request(request)
+            home = await self._at_home()
+            if key is None:
+                return await home.downloads.handle_async_request(request)
+            key.sign(request)
+            return await home.lanes.handle_async_request(request)
         if self._callers.is_closed:
             raise ConfigurationError("http_client: expected an open one, it has been closed")
         return await self._callers.send(request, auth=key, stream=True, follow_redirects=False)
 
-    async def _lanes(self) -> Lanes:
+    async def _at_home(self) -> _Home:
         token = anyio.lowlevel.current_token()
         if self._home is None or self._home.token != token:
             # Only now, as httpx does: httpcore takes a while to load.
             from ._lanes import Lanes
 
-            lanes = Lanes()
-            self._home = _Home(token, lanes, _close_at_the_end(lanes))
+            lanes, downloads = Lanes(), Lanes(self._reach)
+            self._home = _Home(token, lanes, downloads, _close_at_the_end(lanes, downloads))
             await anext(self._home.ending)
-        return self._home.lanes
+        return self._home
 
     async def aclose(self) -> None:
         """Close the connections of our own. The caller's client is the caller's."""
@@ -249,13 +265,14 @@ def _each_phase(seconds: float) -> dict[str, float | None]:
     return {"connect": connect, "read": seconds, "write": seconds, "pool": None}
 
 
-async def _close_at_the_end(lanes: Lanes) -> AsyncGenerator[None, None]:
+async def _close_at_the_end(*several: Lanes) -> AsyncGenerator[None, None]:
     # Every event loop closes its asynchronous generators before it ends: so does this one close the
     # connections, while their loop can still do it, though nobody closed the client.
     try:
         yield
     finally:
-        await lanes.aclose()
+        for lanes in several:
+            await lanes.aclose()
 
 
 def _no_cookies() -> CookieJar:

@@ -32,6 +32,7 @@ from ._downloads import MAX_BYTES, Downloads
 from ._hooks import Address, Trust
 from ._hub import Hub, Watch
 from ._protocol import Call
+from ._reach import Reach
 from ._retry import Patience, RetryPolicy
 from ._rhythm import PollPolicy
 from ._submission import Submissions, Uncertain
@@ -134,6 +135,10 @@ class AsyncEggClient:
 
                  It is called on the event loop, in between everything else, and must be quick. What
                  it raises is logged once, and breaks nothing. No event has a prompt or the key
+    private_hosts  where downloads may lead though it is no public address: names, addresses and
+                 networks (`["mirror.corp.example", "10.1.0.0/16"]`), else those of the
+                 environment's EGGAPI_PRIVATE_HOSTS, with commas between. The API's own host and
+                 port always may, and all of this machine where the API is on it
 
     Use it as `async with AsyncEggClient() as egg:`, or call `aclose()`. One client serves any
     number of coroutines, and event loops that follow each other. Raises ConfigurationError.
@@ -156,6 +161,7 @@ class AsyncEggClient:
         webhook_url: str | None = None,
         webhook_reference: bool = True,
         on_event: Callable[[ClientEvent], object] | None = None,
+        private_hosts: Iterable[str] | None = None,
     ) -> None:
         try:
             key = ApiKey(_from_environment("EGGAPI_API_KEY") if api_key is None else api_key)
@@ -174,8 +180,9 @@ class AsyncEggClient:
         self._budget = budget
         self._patience = Patience(timeout, retry)
         address = Address(webhook_url, webhook_reference)
-        stats, wire = Stats(), Wire(http_client)
         origin = _origin(base_url or _from_environment("EGGAPI_BASE_URL"))
+        reach = Reach.of(_named_hosts() if private_hosts is None else private_hosts, origin=origin)
+        stats, wire = Stats(), Wire(http_client, reach=reach)
         transport = Transport(
             wire=wire,
             key=key,
@@ -530,6 +537,10 @@ class AsyncEggClient:
 
 def _from_environment(name: str) -> str:
     return os.environ.get(name, "").strip()
+
+
+def _named_hosts() -> list[str]:
+    return _from_environment("EGGAPI_PRIVATE_HOSTS").replace(",", " ").split()
 
 
 def _as_folder(path: object) -> str:

@@ -29,6 +29,7 @@ that one to try again would pay twice. Every error can be pickled, and none hold
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -329,11 +330,12 @@ class BudgetExceededError(EggError):
 class DownloadError(EggError):
     """A picture could not be fetched or stored whole; nothing half-written was left.
 
-    *url* is where it was to come from, without its query (which may be a signature).
+    *url* is where it was to come from, without its query (which may be a signature) and without a
+    user and a password.
     """
 
     def __init__(self, problem: str, *, url: str) -> None:
-        shown = url.partition("?")[0]
+        shown = re.sub(r"//[^/]*@", "//", url.partition("?")[0])
         super().__init__(f"{shown}: {problem}")
         self.url = shown
 

@@ -35,6 +35,7 @@ FLOORS: list[set[str]] = [
         "_signing",
         "_events",
         "_hooks",
+        "_reach",
         "_recent",
         "budget",
         "prices",
@@ -42,6 +43,7 @@ FLOORS: list[set[str]] = [
     {
         "_wire",
         "_lanes",
+        "_dialling",
         "_transport",
         "_apart",
         "_telling",
@@ -72,7 +74,7 @@ QUIET_EXCEPTIONS = {("models", "pathlib"), ("_record", "pathlib")}
 
 DOORS: dict[str, set[str]] = {
     "httpx": {"_lanes", "_wire"},
-    "httpcore": {"_lanes", "_wire"},
+    "httpcore": {"_dialling", "_lanes", "_wire"},
     "sqlite3": {"_journal"},
     "redis": {"redis"},
     "click": {"cli"},

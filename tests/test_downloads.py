@@ -51,10 +51,16 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-async def refused(host: Host, folder: Path, source: Any = None, **options: Any) -> DownloadError:
+HERE = "http://127.0.0.1:1"
+"""An API on this machine."""
+
+
+async def refused(
+    host: Host, folder: Path, source: Any = None, base_url: str | None = None, **options: Any
+) -> DownloadError:
     """The error of a download that must leave nothing behind."""
     before = names(folder)
-    async with customer(host) as egg:
+    async with customer(host, base_url=base_url) as egg:
         with pytest.raises(DownloadError) as caught:
             await egg.download(source or finished(URL), folder, **options)
     assert names(folder) == before
@@ -184,7 +190,7 @@ async def test_only_https_is_asked(tmp_path: Path, url: str, is_task: bool) -> N
 @pytest.mark.parametrize("host_name", ["127.0.0.1:8000", "localhost", "[::1]:80"])
 async def test_plain_http_to_this_machine_is_allowed(tmp_path: Path, host_name: str) -> None:
     """The one exception: an emulator or a proxy on loopback."""
-    async with customer(Host(whole())) as egg:
+    async with customer(Host(whole()), base_url=HERE) as egg:
         [path] = await egg.download(f"http://{host_name}/one.png", tmp_path)
     assert path.read_bytes() == PNG
 
@@ -232,14 +238,14 @@ async def test_a_redirect_by_way_of_https_does_not_go_back_to_http(tmp_path: Pat
     """Once a hop was https, plain http is over, though the first URL was loopback's."""
     start, middle = "http://127.0.0.1:1/x.png", "https://cdn.test/x.png"
     host = Host(says(302, Location=middle), says(302, Location=start))
-    await refused(host, tmp_path, start)
+    await refused(host, tmp_path, start, base_url=HERE)
     assert host.urls == [start, middle]
 
 
 async def test_loopback_may_redirect_to_itself(tmp_path: Path) -> None:
     """Plain http on this machine may lead to plain http on this machine."""
     host = Host(says(302, Location="/y.png"), whole())
-    async with customer(host) as egg:
+    async with customer(host, base_url=HERE) as egg:
         await egg.download("http://127.0.0.1:1/x.png", tmp_path)
     assert host.urls == ["http://127.0.0.1:1/x.png", "http://127.0.0.1:1/y.png"]
 
@@ -262,7 +268,7 @@ async def test_a_body_cut_at_any_byte_is_no_file(tmp_path: Path, kind: str, fram
     content = KINDS[kind]
     cuts = [cut(content[:at], framing=framing, missing=len(content) - at) for at in _all(content)]
     with Wire(cuts) as server:
-        async with AsyncEggClient("a-key", retry=ONCE) as egg:
+        async with AsyncEggClient("a-key", base_url=server.url, retry=ONCE) as egg:
             for _ in cuts:
                 with pytest.raises(DownloadError):
                     await egg.download(finished(f"{server.url}/x.{kind}"), tmp_path)
@@ -285,7 +291,7 @@ async def test_a_whole_body_is_a_file_however_it_is_framed(tmp_path: Path, kind:
         cut(content, framing="close"),
     ]
     with Wire(steps) as server:
-        async with AsyncEggClient("a-key", retry=ONCE) as egg:
+        async with AsyncEggClient("a-key", base_url=server.url, retry=ONCE) as egg:
             for n in range(len(steps)):
                 [path] = await egg.download(f"{server.url}/{n}", tmp_path)
                 assert path == tmp_path / f"{n}.{kind}"
@@ -303,7 +309,9 @@ async def test_a_broken_stream_goes_on_where_it_ended(tmp_path: Path) -> None:
         return answer(206, {**where, **ETAG}, PNG[20:])
 
     with Wire(serve) as server:
-        async with AsyncEggClient("a-key", retry=RetryPolicy(base_delay=0.001)) as egg:
+        async with AsyncEggClient(
+            "a-key", base_url=server.url, retry=RetryPolicy(base_delay=0.001)
+        ) as egg:
             [path] = await egg.download(finished(f"{server.url}/x.png"), tmp_path)
     assert path.read_bytes() == PNG
     assert [r.headers.get("range") for r in server.requests] == [None, "bytes=20-"]

@@ -29,6 +29,7 @@ from eggapi_async._lanes import (
     _transport,
 )
 from eggapi_async._protocol import Answer
+from eggapi_async._reach import Reach
 from eggapi_async._wire import MAX_BODY, ApiKey, Trace, Wire, _mapped, in_process
 from eggapi_async.emulator import EggEmulator
 from tests.scripted import KEY
@@ -552,7 +553,7 @@ def test_a_proxy_that_cannot_be_used_is_a_matter_of_configuration(
 async def test_a_stream_is_read_as_it_comes_and_without_the_key() -> None:
     """A download is a GET of which nobody knows whose it is."""
     with Server([answer(200, {"ETag": '"1"'}, b"an egg")]) as server:
-        wire = Wire()
+        wire = Wire(reach=Reach.of((), origin=server.url))
         async with wire.stream(server.url, {"Range": "bytes=0-"}) as stream:
             assert (stream.status, stream.headers["etag"]) == (200, '"1"')
             assert b"".join([chunk async for chunk in stream.chunks()]) == b"an egg"
@@ -566,7 +567,7 @@ async def test_a_stream_is_read_as_it_comes_and_without_the_key() -> None:
 async def test_a_stream_that_breaks_off_is_a_failed_connection() -> None:
     """No exception of httpx leaves the door."""
     with Server([cut(b"an egg")]) as server:
-        wire = Wire()
+        wire = Wire(reach=Reach.of((), origin=server.url))
         with pytest.raises(ConnectionFailedError):
             await _read_to_its_end(wire, server.url)
         await wire.aclose()
