@@ -1,19 +1,18 @@
 """The door to httpx: one exchange, or one stream, over a shared pool of connections.
 
 A pool is made per event loop on first use, and closed when that loop ends or the client is closed.
-It is made of lanes (`_lanes`), so that nothing ever queues in it. A caller's own client is used as
-it is, and not closed.
+It is made of lanes (`_lanes`), so that nothing ever queues in it. A caller's own client (of httpx2
+too) is used as it is, and not closed.
 
-httpx exceptions end here, as `ConnectionFailedError`. Nothing here knows a path of the API, decides
-on a repetition, or keeps the key where a repr, a log or a traceback could show it.
+Foreign exceptions end here, as `ConnectionFailedError` (`_foreign`). Nothing here knows a path of
+the API, decides on a repetition, or keeps the key where a repr, a log or a traceback could show it.
 """
 
 from __future__ import annotations
 
-import ssl
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -23,6 +22,7 @@ import anyio.lowlevel
 import attrs
 import httpx
 
+from ._foreign import HTTPX, HTTPClient, Library, Trace, library_of, mapped
 from ._protocol import Answer
 from ._reach import Reach
 from ._version import __version__
@@ -42,10 +42,8 @@ AGENT: Final = f"eggapi-async/{__version__}"
 if TYPE_CHECKING:
     from ._lanes import Lanes
 
-HTTPClient = httpx.AsyncClient
 
-
-class ApiKey(httpx.Auth):
+class ApiKey:
     """The key, put on each request at the last moment and shown nowhere."""
 
     def __init__(self, key: str) -> None:
@@ -68,10 +66,10 @@ class ApiKey(httpx.Auth):
         """Add the documented header."""
         request.headers["Authorization"] = f"Bearer {self._key}"
 
-    def auth_flow(self, request: httpx.Request) -> Any:
+    def __call__(self, request: Any) -> Any:
         """The same, as a caller's client asks for it."""
         self.sign(request)
-        yield request
+        return request
 
     def redact(self, body: bytes) -> bytes:
         """*body* without the key, which a debugging proxy may echo.
@@ -84,20 +82,6 @@ class ApiKey(httpx.Auth):
 
 
 # --- exchanges -------------------------------------------------------------------------------
-
-
-@attrs.define
-class Trace:
-    """What httpcore told of a request's progress: the proof that it was never sent."""
-
-    has_spoken: bool = False
-    has_sent: bool = False
-
-    async def __call__(self, name: str, info: Mapping[str, Any]) -> None:
-        """Note an event; a CONNECT to a proxy is not yet the request itself."""
-        self.has_spoken = True
-        if name.endswith("send_request_headers.started"):
-            self.has_sent |= info["request"].method != b"CONNECT"
 
 
 @attrs.define
@@ -118,9 +102,7 @@ class Wire:
     """
 
     def __init__(self, http_client: HTTPClient | None = None, *, reach: Reach = Reach()) -> None:
-        if http_client is not None and not isinstance(http_client, httpx.AsyncClient):
-            kind = type(http_client).__name__
-            raise ConfigurationError(f"http_client: expected an httpx.AsyncClient, got {kind}")
+        self._library = HTTPX if http_client is None else library_of(http_client)
         self._callers = http_client
         self._reach = reach
         self._home: _Home | None = None
@@ -148,7 +130,7 @@ class Wire:
         extensions: dict[str, Any] = {"timeout": self._timeouts(timeout)}
         if method == "POST":
             extensions["trace"] = trace
-        with _mapped(trace):
+        with mapped(trace, self._library):
             request = self._request(
                 method,
                 _url(url, **params),
@@ -174,8 +156,8 @@ class Wire:
 
         Without the key, and without any header, cookie or parameter of a caller's client.
         """
-        with _mapped(Trace()):
-            request = httpx.Request(
+        with mapped(Trace(), self._library):
+            request = self._library.request(
                 "GET",
                 url,
                 headers={**_DOWNLOAD_HEADERS, **headers},
@@ -186,7 +168,7 @@ class Wire:
                 raise ConnectionFailedError(refusal, is_passing=False, was_sent=False)
             response = await self._send(request, None)
         try:
-            yield Stream(response)
+            yield Stream(response, self._library)
         finally:
             await response.aclose()
 
@@ -197,7 +179,8 @@ class Wire:
 
     def _request(self, method: str, url: str | httpx.URL, **parts: Any) -> httpx.Request:
         if self._callers is not None:  # whose own headers go along
-            return self._callers.build_request(method, url, **parts)
+            request: httpx.Request = self._callers.build_request(method, str(url), **parts)
+            return request
         return httpx.Request(method, url, **parts)
 
     async def _send(self, request: httpx.Request, key: ApiKey | None) -> httpx.Response:
@@ -210,7 +193,10 @@ class Wire:
             return await home.lanes.handle_async_request(request)
         if self._callers.is_closed:
             raise ConfigurationError("http_client: expected an open one, it has been closed")
-        return await self._callers.send(request, auth=key, stream=True, follow_redirects=False)
+        response: httpx.Response = await self._callers.send(
+            request, auth=key, stream=True, follow_redirects=False
+        )
+        return response
 
     async def _at_home(self) -> _Home:
         token = anyio.lowlevel.current_token()
@@ -233,14 +219,15 @@ class Wire:
 class Stream:
     """An answer whose body is still on its way."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, library: Library) -> None:
         self._response = response
+        self._library = library
         self.status = response.status_code
         self.headers = {name.lower(): value for name, value in response.headers.items()}
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it came, not decoded."""
-        with _mapped(Trace(has_sent=True)):
+        with mapped(Trace(has_sent=True), self._library):
             if self._response.is_stream_consumed:  # an answer that a test made from bytes
                 yield self._response.content
                 return
@@ -248,7 +235,7 @@ class Stream:
                 yield chunk
 
 
-def in_process(app: Any) -> HTTPClient:
+def in_process(app: Any) -> httpx.AsyncClient:
     """A client whose every request goes to the ASGI application *app*, without a network."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), cookies=_no_cookies())
 
@@ -311,57 +298,3 @@ def _inflated(body: bytes, encoding: str) -> bytes | None:
         unpacked = zlib.decompressobj(47).decompress(body, MAX_BODY + 1)
         return unpacked if len(unpacked) <= MAX_BODY else None
     return body
-
-
-# --- errors ----------------------------------------------------------------------------------
-
-_BEFORE_SENDING = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-    httpx.InvalidURL,
-    UnicodeError,  # a host name that cannot be
-)
-_LASTING = (ssl.SSLCertVerificationError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError)
-_FOREIGN = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, UnicodeError, OSError)
-
-
-@contextmanager
-def _mapped(trace: Trace) -> Iterator[None]:
-    """Turn every exception of the network into ConnectionFailedError.
-
-    Not sent is what is proved: an exception that only comes before sending, or any failure of a
-    connection that told of its progress, as long as no request headers were reported to leave.
-    """
-    try:
-        yield
-    except _FOREIGN as exc:
-        is_early = isinstance(exc, _BEFORE_SENDING) or trace.has_spoken
-        raise ConnectionFailedError(
-            _words(exc), is_passing=_is_passing(exc), was_sent=trace.has_sent or not is_early
-        ) from _scrubbed(exc)
-
-
-def _words(exc: Exception) -> str:
-    if type(exc) is TimeoutError:
-        return "no whole answer within the timeout"
-    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
-
-
-def _is_passing(exc: BaseException | None) -> bool:
-    """False where trying again cannot help: no trust in the certificate, or an unusable URL."""
-    while exc is not None:
-        if isinstance(exc, _LASTING):
-            return False
-        exc = exc.__cause__ or exc.__context__
-    return True
-
-
-def _scrubbed(exc: Exception) -> Exception:
-    """*exc* without what it drags along: the frames of the HTTP library have the key in them."""
-    exc.__traceback__ = exc.__cause__ = exc.__context__ = None
-    if isinstance(exc, httpx.RequestError):
-        exc._request = None
-    return exc

@@ -29,6 +29,7 @@ from . import _protocol
 from ._batch import Batch, Check, answer
 from ._deliveries import Deliveries
 from ._downloads import MAX_BYTES, Downloads
+from ._foreign import HTTPClient
 from ._hooks import Address, Trust
 from ._hub import Hub, Watch
 from ._protocol import Call
@@ -39,7 +40,7 @@ from ._submission import Submissions, Uncertain
 from ._task import WAIT, GenerationTask, checked_timeout
 from ._telling import telling
 from ._transport import Transport, wall_clock
-from ._wire import ApiKey, HTTPClient, Wire
+from ._wire import ApiKey, Wire
 from .budget import Budget
 from .client_events import ClientClosed, ClientEvent, Tell
 from .errors import (
@@ -109,7 +110,7 @@ class AsyncEggClient:
     retry        how a call is repeated while that is safe
     polling      how open tasks are watched
     timeout      seconds that one attempt of one call may take in all its phases
-    http_client  an `httpx.AsyncClient` to send with, which stays yours to close
+    http_client  an `httpx.AsyncClient` or `httpx2.AsyncClient` to send with, yours to close
     budget       what may be spent; give one to several clients that share it
     webhook_url  where the service tells that a task has ended, for requests that name no URL of
                  their own. Giving it is a promise that what comes there is handed to `deliver`, by

@@ -44,6 +44,7 @@ FLOORS: list[set[str]] = [
         "_wire",
         "_lanes",
         "_dialling",
+        "_foreign",
         "_transport",
         "_apart",
         "_telling",
@@ -73,7 +74,8 @@ LOUD |= {"threading", "logging", "httpx", "sqlite3"}
 QUIET_EXCEPTIONS = {("models", "pathlib"), ("_record", "pathlib")}
 
 DOORS: dict[str, set[str]] = {
-    "httpx": {"_lanes", "_wire"},
+    "httpx": {"_foreign", "_lanes", "_wire"},
+    "httpx2": set(),  # who brings a client of it has loaded it
     "httpcore": {"_dialling", "_lanes", "_wire"},
     "sqlite3": {"_journal"},
     "redis": {"redis"},
@@ -84,6 +86,7 @@ DOORS: dict[str, set[str]] = {
 }
 
 OPTIONAL = {"sqlite3", "click", "rich", "uvicorn", "trio", "redis", "respx", "pytest"}
+OPTIONAL |= {"httpx2", "httpcore2", "opentelemetry"}
 OPTIONAL |= {f"{PACKAGE}.cli", f"{PACKAGE}.emulator"}
 
 TYPES_ONLY = {"TYPE_CHECKING", "typing.TYPE_CHECKING"}

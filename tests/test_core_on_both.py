@@ -1,12 +1,15 @@
-"""The core of the package, by the same tests on asyncio and on trio."""
+"""The core of the package, by the same tests on asyncio and on trio, over httpx and over httpx2."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import anyio
+import httpx
+import httpx2
 import pytest
 
 from eggapi_async import (
@@ -22,14 +25,25 @@ from eggapi_async import (
     TaskTimeoutError,
 )
 from eggapi_async.emulator import EggEmulator, Fault
-from eggapi_async.testing import connect
 from tests.virtual_time import on_both
+
+_LIBRARY: list[ModuleType] = []
+
+
+@pytest.fixture(autouse=True, params=[httpx, httpx2], ids=["httpx", "httpx2"])
+def _library(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whose client a test's client sends with."""
+    _LIBRARY.append(request.param)
+    yield
+    _LIBRARY.clear()
 
 
 def emulated(**options: Any) -> tuple[EggEmulator, AsyncEggClient]:
-    """An emulator on virtual time, and a client of it."""
+    """An emulator on virtual time, and a client of it over the library of the test."""
     emulator = EggEmulator(clock=anyio.current_time, **options)
-    return emulator, connect(emulator)
+    [library] = _LIBRARY
+    http = library.AsyncClient(transport=library.ASGITransport(app=emulator))
+    return emulator, AsyncEggClient("test-key", http_client=http)
 
 
 async def gathered(*works: Callable[[], Awaitable[Any]]) -> list[Any]:

@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from eggapi_async import ConfigurationError, ConnectionFailedError
+from eggapi_async._foreign import Trace, mapped
 from eggapi_async._lanes import (
     POST_KEEPALIVE,
     Lanes,
@@ -30,7 +31,7 @@ from eggapi_async._lanes import (
 )
 from eggapi_async._protocol import Answer
 from eggapi_async._reach import Reach
-from eggapi_async._wire import MAX_BODY, ApiKey, Trace, Wire, _mapped, in_process
+from eggapi_async._wire import MAX_BODY, ApiKey, Wire, in_process
 from eggapi_async.emulator import EggEmulator
 from tests.scripted import KEY
 from tests.virtual_time import on_both
@@ -157,7 +158,7 @@ async def test_a_client_of_the_callers_own_is_used_and_not_closed() -> None:
 
 def test_a_client_of_another_kind_is_refused() -> None:
     """A blocking client, or none at all, is a ConfigurationError that names what came."""
-    with pytest.raises(ConfigurationError, match=r"expected an httpx\.AsyncClient, got Client"):
+    with pytest.raises(ConfigurationError, match=r"an httpx\.AsyncClient or .*, got Client"):
         Wire(httpx.Client(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)))  # type: ignore[arg-type]
 
 
@@ -257,7 +258,7 @@ async def test_headers_that_left_outweigh_the_class_of_the_failure(exc: Exceptio
     """Whatever comes after `send_request_headers.started` may have been taken."""
     trace = Trace()
     await trace("http11.send_request_headers.started", {"request": httpcore_request(b"POST")})
-    with pytest.raises(ConnectionFailedError) as caught, _mapped(trace):
+    with pytest.raises(ConnectionFailedError) as caught, mapped(trace):
         raise exc
     assert caught.value.was_sent
 
@@ -267,7 +268,7 @@ async def test_progress_without_headers_proves_that_nothing_was_sent(exc: Except
     """A real connection that failed before the headers left, as in a TLS handshake."""
     trace = Trace()
     await trace("connection.connect_tcp.started", {})
-    with pytest.raises(ConnectionFailedError) as caught, _mapped(trace):
+    with pytest.raises(ConnectionFailedError) as caught, mapped(trace):
         raise exc
     assert not caught.value.was_sent
 
@@ -288,7 +289,7 @@ def test_a_url_that_cannot_work_is_not_tried_again() -> None:
     cause = httpx.UnsupportedProtocol("gopher")
     outer = httpx.ConnectError("failed")
     outer.__cause__ = cause
-    with pytest.raises(ConnectionFailedError) as caught, _mapped(Trace()):
+    with pytest.raises(ConnectionFailedError) as caught, mapped(Trace()):
         raise outer
     assert not caught.value.is_passing
 
@@ -296,7 +297,7 @@ def test_a_url_that_cannot_work_is_not_tried_again() -> None:
 def test_the_cause_is_kept_without_what_it_drags_along() -> None:
     """The original error is there to be read, without its frames and its request."""
     request = httpx.Request("POST", URL, headers={"Authorization": f"Bearer {KEY}"})
-    with pytest.raises(ConnectionFailedError) as caught, _mapped(Trace()):
+    with pytest.raises(ConnectionFailedError) as caught, mapped(Trace()):
         raise httpx.ReadTimeout("slow", request=request) from ValueError(KEY)
     cause = caught.value.__cause__
     assert isinstance(cause, httpx.ReadTimeout)
@@ -316,7 +317,7 @@ def test_the_cause_is_kept_without_what_it_drags_along() -> None:
 )
 def test_a_failure_is_named(exc: Exception, words: str) -> None:
     """The message says what happened, even where the library says nothing."""
-    with pytest.raises(ConnectionFailedError) as caught, _mapped(Trace()):
+    with pytest.raises(ConnectionFailedError) as caught, mapped(Trace()):
         raise exc
     assert str(caught.value) == words
 

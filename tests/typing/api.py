@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import httpx
+import httpx2
 
 from eggapi_async import (
     APIError,
@@ -64,7 +65,7 @@ async def prompts() -> AsyncIterator[str]:
     yield "A cat"
 
 
-async def making_clients(http: httpx.AsyncClient) -> None:
+async def making_clients(http: httpx.AsyncClient, http2: httpx2.AsyncClient) -> None:
     """Everything is optional, and given by name but for the key."""
     AsyncEggClient()
     AsyncEggClient("key")
@@ -85,7 +86,9 @@ async def making_clients(http: httpx.AsyncClient) -> None:
     AsyncEggClient(budget="5.00")  # type: ignore[arg-type]
     AsyncEggClient("key", "https://api.eggapi.ai")  # type: ignore[call-arg]
     AsyncEggClient(5)  # type: ignore[arg-type]
+    AsyncEggClient(http_client=http2)
     AsyncEggClient(http_client=5)  # type: ignore[arg-type]
+    AsyncEggClient(http_client=httpx.Client())  # type: ignore[arg-type]
     async with egg as entered:
         assert_type(entered, AsyncEggClient)
     assert_type(egg.with_options(timeout=5, model="m", retry=RetryPolicy()), AsyncEggClient)
