@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -49,10 +49,21 @@ LIST = _protocol.list_tasks()
 SWEEP = _protocol.sweep_tasks(1)
 USAGE = _protocol.usage()
 SUMMARY = _protocol.usage_summary()
-CALLS: list[Call[Any]] = [SUBMIT, GET, LIST, SWEEP, USAGE, SUMMARY]
-each_call = pytest.mark.parametrize(
-    "call", CALLS, ids=["submit", "get", "list", "sweep", "usage", "summary"]
-)
+MAKERS: dict[str, Callable[[], Call[Any]]] = {
+    "submit": lambda: _protocol.submit(REQUEST),
+    "get": lambda: _protocol.get_task(TASK_ID),
+    "list": _protocol.list_tasks,
+    "sweep": lambda: _protocol.sweep_tasks(1),
+    "usage": _protocol.usage,
+    "summary": _protocol.usage_summary,
+}
+each_call = pytest.mark.parametrize("call", MAKERS, indirect=True)
+
+
+@pytest.fixture
+def call(request: pytest.FixtureRequest) -> Call[Any]:
+    """One call of each kind, by its name."""
+    return MAKERS[request.param]()
 
 
 def sample(name: str) -> bytes:
@@ -91,6 +102,57 @@ def sent(**fields: Any) -> Any:
     body = _protocol.submit(GenerationRequest(**{"prompt": "A cat", **fields})).body
     assert body is not None
     return json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "method", "path", "query"),
+    [
+        ("submit", "submit", "POST", "/v1/generate", {}),
+        ("get", "get", "GET", f"/v1/tasks/{TASK_ID}", {}),
+        ("list", "list", "GET", "/v1/tasks", {"page": 1, "per_page": 20}),
+        ("sweep", "sweep", "GET", "/v1/tasks", {"page": 1, "per_page": 100}),
+        ("usage", "usage", "GET", "/v1/usage", {"page": 1, "per_page": 100}),
+        ("summary", "usage", "GET", "/v1/usage/summary", {}),
+    ],
+    indirect=["call"],
+)
+def test_every_path_is_the_documented_one(
+    call: Call[Any], kind: str, method: str, path: str, query: Mapping[str, int]
+) -> None:
+    """Method, path and query of each call, and the word that it is counted under."""
+    assert (call.kind, call.method, call.path, call.query) == (kind, method, path, query)
+
+
+def test_a_page_is_asked_for_as_it_was_wished() -> None:
+    """The numbers of a list's page go into its query, the kind is the caller's word."""
+    wished = {"page": 3, "per_page": 7}
+    assert _protocol.list_tasks(page=3, per_page=7, kind="search").query == wished
+    assert _protocol.list_tasks(page=3, per_page=7, kind="search").kind == "search"
+    assert _protocol.usage(page=3, per_page=7).query == wished
+    assert _protocol.sweep_tasks(3).query == {"page": 3, "per_page": 100}
+    assert _protocol.get_task(TASK_ID, kind="peek").kind == "peek"
+
+
+@pytest.mark.parametrize("make", [_protocol.list_tasks, _protocol.usage])
+def test_a_page_that_says_nothing_of_its_place_has_the_one_that_was_asked_for(
+    make: Callable[..., Call[Any]],
+) -> None:
+    """Some documents have no `pagination`: then the request tells."""
+    page = make(page=3, per_page=7).read(good({"items": []}))
+    assert (page.page, page.per_page) == (3, 7)
+
+
+def test_each_call_reads_what_it_asked_for() -> None:
+    """A task is a task, a page of the list has tasks, one of the usage has records."""
+    found = good({"id": TASK_ID, "status": "pending"})
+    page = good({"items": [{"id": TASK_ID, "status": "pending"}]})
+    assert _protocol.submit(REQUEST).read(found).id == TASK_ID
+    assert _protocol.get_task(TASK_ID).read(found).id == TASK_ID
+    assert _protocol.list_tasks().read(page).items[0].id == TASK_ID
+    assert _protocol.sweep_tasks(2).read(page).items == ({"id": TASK_ID, "status": "pending"},)
+    assert (_protocol.sweep_tasks(2).read(page).page, page.status) == (2, 200)
+    assert _protocol.usage().read(page).items[0].raw == {"id": TASK_ID, "status": "pending"}
+    assert _protocol.usage_summary().read(good([])) == []
 
 
 def test_the_documented_submission() -> None:
@@ -821,7 +883,7 @@ def test_whatever_comes_is_a_value_or_an_egg_error(
     body: bytes, status: int, headers: dict[str, str]
 ) -> None:
     """No bytes, status or headers make any endpoint raise a foreign exception."""
-    for call in CALLS:
+    for call in (make() for make in MAKERS.values()):
         try:
             value = call.read(Answer(status, headers, body))
         except EggError as error:
@@ -837,7 +899,7 @@ def test_a_damaged_sample_is_a_value_or_an_egg_error(data: st.DataObject) -> Non
     """One byte of a good body may be anything."""
     body = bytearray(sample("completed"))
     body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
-    for call in CALLS:
+    for call in (make() for make in MAKERS.values()):
         try:
             call.read(answer(bytes(body)))
         except EggError as error:
