@@ -44,11 +44,13 @@ if TYPE_CHECKING:
         JournalError,
         NotFoundError,
         PermissionDeniedError,
+        QuotaExceededError,
         RateLimitedError,
         ServerError,
         SubmissionUncertainError,
         TaskFailedError,
         TaskTimeoutError,
+        TurnCancelledError,
         UnexpectedResponseError,
         WebhookVerificationError,
     )
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
         UsageSummary,
     )
     from .prices import Estimate, ModelEstimate, estimate
+    from .turns import Turn, Turns
     from .webhooks import WebhookEvent, WebhookReceiver, sign_webhook, verify_webhook
 
 __all__ = [
@@ -96,6 +99,7 @@ __all__ = [
     "Page",
     "PermissionDeniedError",
     "PollPolicy",
+    "QuotaExceededError",
     "RateLimitedError",
     "RateLimiter",
     "RetryPolicy",
@@ -110,6 +114,9 @@ __all__ = [
     "TaskSubmitted",
     "TaskTimeoutError",
     "TasksPolled",
+    "Turn",
+    "TurnCancelledError",
+    "Turns",
     "UnexpectedResponseError",
     "UsageRecord",
     "UsageSummary",
@@ -154,11 +161,13 @@ _HOMES = {
     "JournalError": "errors",
     "NotFoundError": "errors",
     "PermissionDeniedError": "errors",
+    "QuotaExceededError": "errors",
     "RateLimitedError": "errors",
     "ServerError": "errors",
     "SubmissionUncertainError": "errors",
     "TaskFailedError": "errors",
     "TaskTimeoutError": "errors",
+    "TurnCancelledError": "errors",
     "UnexpectedResponseError": "errors",
     "WebhookVerificationError": "errors",
     "RateLimiter": "limiter",
@@ -172,6 +181,8 @@ _HOMES = {
     "Estimate": "prices",
     "ModelEstimate": "prices",
     "estimate": "prices",
+    "Turn": "turns",
+    "Turns": "turns",
     "WebhookEvent": "webhooks",
     "WebhookReceiver": "webhooks",
     "sign_webhook": "webhooks",
@@ -190,6 +201,7 @@ _ROOMS = frozenset(
         "models",
         "prices",
         "testing",
+        "turns",
         "webhooks",
     }
 )

@@ -1,4 +1,4 @@
-"""Pictures to disk: whole or not at all.
+"""Pictures to disk, or into memory: whole or not at all.
 
 A body is streamed to a temporary file in the destination folder, checked (length, and the format's
 own end mark: a cut body without a length looks whole to httpx), synced and renamed. The key is
@@ -10,12 +10,21 @@ are touched in worker threads only.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from functools import partial
+from io import BytesIO
 from itertools import count
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import anyio
@@ -30,7 +39,7 @@ from ._telling import repeated
 from ._transport import Transport
 from ._wire import Stream
 from .client_events import OutputDownloaded, Tell
-from .errors import ConnectionFailedError, DownloadError, EggError
+from .errors import ConnectionFailedError, DownloadError, EggError, InvalidRequestError
 from .models import TaskSnapshot, is_safe_url
 
 T = TypeVar("T")
@@ -54,7 +63,7 @@ class _GoneError(Exception):
 
 
 class Downloads:
-    """Fetches outputs into files, a few at once."""
+    """Fetches outputs into files or memory, a few at once."""
 
     def __init__(
         self, *, transport: Transport, dice: Callable[[], float], tell: Tell | None = None
@@ -84,23 +93,40 @@ class Downloads:
             raise _not_https(source)
         url = source if isinstance(source, str) else source.url or ""
         files = await _in_thread(url, destination, plan, source, destination, overwrite, stem)
-        paths: list[Path | None] = [None] * len(files)
-        failures: list[EggError] = []
 
-        async def fetch(index: int) -> None:
-            try:
-                paths[index] = await self._fetch(
-                    files[index], index, policy, max_bytes, overwrite, refresh
-                )
-            except EggError as error:
-                failures.append(error)
+        async def fetch(index: int) -> Path:
+            return await self._fetch(files[index], index, policy, max_bytes, overwrite, refresh)
 
-        async with anyio.create_task_group() as group:
-            for index in range(len(files)):
-                group.start_soon(fetch, index)
-        if failures:
-            raise failures[0]
-        return [path for path in paths if path is not None]
+        return await _each(range(len(files)), fetch)
+
+    async def read(
+        self,
+        source: TaskSnapshot | str,
+        *,
+        index: int | None,
+        policy: RetryPolicy,
+        max_bytes: int = MAX_BYTES,
+        refresh: Callable[[], Awaitable[TaskSnapshot]] | None = None,
+    ) -> list[bytes]:
+        """Fetch the output at *index*, or every one, into memory; checked as files are.
+
+        Raises DownloadError, and InvalidRequestError where there is no such output.
+        """
+        urls = (source,) if isinstance(source, str) else source.urls
+        if isinstance(source, str) and not is_safe_url(source):
+            raise _not_https(source)
+        if not urls:
+            raise DownloadError("the task has no output to fetch", url=getattr(source, "id", ""))
+
+        async def fetch(index: int) -> bytes:
+            memory, began = BytesIO(), anyio.current_time()
+            part = Part(memory, Path())
+            output = Output(urls[index], Path(), "", task_id=getattr(source, "id", None))
+            output = await self._filled(output, index, part, policy, max_bytes, refresh)
+            self._report(output, part, began)
+            return memory.getvalue()
+
+        return await _each(_chosen(index, len(urls)), fetch)
 
     async def _fetch(
         self,
@@ -117,21 +143,38 @@ class Downloads:
         began = anyio.current_time()
         part = await _in_thread(*there, Part.open, file)
         try:
+            file = await self._filled(file, index, part, policy, max_bytes, refresh)
+            path = await _in_thread(*there, part.publish, file, overwrite)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(part.discard)
+        self._report(file, part, began)
+        return path
+
+    def _report(self, file: Output, part: Part, began: float) -> None:
+        if self._tell is not None:
+            seconds = anyio.current_time() - began
+            self._tell(OutputDownloaded(task_id=file.task_id, size=part.size, seconds=seconds))
+
+    async def _filled(
+        self,
+        file: Output,
+        index: int,
+        part: Part,
+        policy: RetryPolicy,
+        max_bytes: int,
+        refresh: Callable[[], Awaitable[TaskSnapshot]] | None,
+    ) -> Output:
+        """Get all of *file* into *part*; *file* as it was served, maybe under a newer URL."""
+        try:
             try:
                 await self._fill(file, part, policy, max_bytes)
             except _GoneError as gone:
                 file = await _renewed(file, index, refresh, gone)
                 await self._fill(file, part, policy, max_bytes)
-            path = await _in_thread(*there, part.publish, file, overwrite)
         except _GoneError as gone:
             raise DownloadError(str(gone), url=file.url) from None
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(part.discard)
-        if self._tell is not None:
-            seconds = anyio.current_time() - began
-            self._tell(OutputDownloaded(task_id=file.task_id, size=part.size, seconds=seconds))
-        return path
+        return file
 
     async def _fill(self, file: Output, part: Part, policy: RetryPolicy, max_bytes: int) -> None:
         """Get the whole body into *part*, going on where a broken stream ended."""
@@ -181,6 +224,34 @@ class Downloads:
                     return
                 url = _next_url(url, stream.headers.get("location", ""))
         raise DownloadError(f"more than {HOPS} redirects", url=url)
+
+
+async def _each(indexes: Iterable[int], fetch: Callable[[int], Coroutine[Any, Any, T]]) -> list[T]:
+    """What *fetch* gets for each of *indexes*, all at once; if some fail, the first failure."""
+    found: dict[int, T] = {}
+    failures: list[EggError] = []
+
+    async def one(index: int) -> None:
+        try:
+            found[index] = await fetch(index)
+        except EggError as error:
+            failures.append(error)
+
+    async with anyio.create_task_group() as group:
+        for index in indexes:
+            group.start_soon(one, index)
+    if failures:
+        raise failures[0]
+    return [found[index] for index in sorted(found)]
+
+
+def _chosen(index: int | None, number: int) -> Sequence[int]:
+    """The places of the outputs that are wanted among *number*."""
+    if index is None:
+        return range(number)
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < number:
+        raise InvalidRequestError("index", index, f"0 to {number - 1}")
+    return (index,)
 
 
 async def _pour(file: Output, part: Part, stream: Stream, max_bytes: int) -> None:

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import attrs
@@ -156,11 +157,11 @@ def remove_strays(folder: str, known: Callable[[Collection[str]], Collection[str
 
 
 class Part:
-    """A file in the making, beside its final place and under another name."""
+    """An output in the making: a file beside its final place and under another name, or memory."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, file: BinaryIO, path: Path) -> None:
         self._path = path
-        self._file = os.fdopen(descriptor, "wb")
+        self._file = file
         self._etag = ""
         self.size = 0
         self.head = b""
@@ -172,7 +173,7 @@ class Part:
         """A new, empty one."""
         path = output.folder / f".{(output.part or output.stem)[:60]}.{secrets.token_hex(6)}.part"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-        return cls(path, os.open(path, flags, 0o666))
+        return cls(os.fdopen(os.open(path, flags, 0o666), "wb"), path)
 
     def write(self, data: bytes) -> None:
         """Append *data*."""

@@ -32,6 +32,7 @@ from ._rhythm import History, PollPolicy, Rhythm
 from ._telling import ended, polled
 from ._transport import Transport
 from ._values import snapshot
+from ._work import Work
 from .budget import Reservation
 from .client_events import TaskSubmitted, Tell
 from .errors import (
@@ -114,6 +115,7 @@ class Hub:
         stats: Stats,
         trust: Trust | None = None,
         tell: Tell | None = None,
+        work: Work | None = None,
     ) -> None:
         self._transport = transport
         self._stats = stats
@@ -125,6 +127,7 @@ class Hub:
         self._waited: OrderedDict[str, Watch] = OrderedDict()
         self._trust = trust or Trust()
         self._tell = tell
+        self._work = work or Work()
         self._early: Recent[str, Mapping[str, Any]] = Recent(MOST_EARLY, EARLY)
         self._leader: Waiter | None = None
         self._news = anyio.Event()
@@ -307,15 +310,19 @@ class Hub:
         waiter = Waiter()
         self._join(watch, waiter)
         try:
-            while watch.version == version and waiter.error is None:
-                if self._leader is not None:
-                    await waiter.sleep()
-                else:
-                    await self._lead(watch, version, waiter)
+            with self._work:
+                await self._wait(watch, version, waiter)
         finally:
             self._leave(watch, waiter)
         if waiter.error is not None:
             raise waiter.error
+
+    async def _wait(self, watch: Watch, version: int, waiter: Waiter) -> None:
+        while watch.version == version and waiter.error is None:
+            if self._leader is not None:
+                await waiter.sleep()
+            else:
+                await self._lead(watch, version, waiter)
 
     def _join(self, watch: Watch, waiter: Waiter) -> None:
         watch.waiting.append(waiter)

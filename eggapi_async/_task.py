@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Final, Protocol
 
 import anyio
 
+from ._downloads import MAX_BYTES
 from ._hub import Hub, Watch
 from .errors import InvalidRequestError, TaskTimeoutError
 from .models import GenerationRequest, TaskSnapshot
@@ -23,10 +25,15 @@ def checked_timeout(timeout: object) -> float | None:
     """*timeout* if it is a wait: seconds, or None. Raises InvalidRequestError."""
     if timeout is None:
         return None
-    is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-    if not is_number or not timeout >= 0:  # type: ignore[operator]
-        raise InvalidRequestError("timeout", timeout, "seconds from 0, or None")
-    return timeout  # type: ignore[return-value]
+    return checked_seconds("timeout", timeout, "seconds from 0, or None")
+
+
+def checked_seconds(field: str, value: object, expected: str) -> float:
+    """*value* if it is a number from 0. Raises InvalidRequestError."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not value >= 0:  # type: ignore[operator]
+        raise InvalidRequestError(field, value, expected)
+    return value  # type: ignore[return-value]
 
 
 class Client(Protocol):
@@ -39,6 +46,12 @@ class Client(Protocol):
         self, source: TaskSnapshot, destination: str | os.PathLike[str], *, overwrite: bool = False
     ) -> list[Path]:
         """The outputs into files."""
+
+    async def read(self, source: TaskSnapshot, index: int = 0, *, max_bytes: int = ...) -> bytes:
+        """One output in memory."""
+
+    async def read_all(self, source: TaskSnapshot, *, max_bytes: int = ...) -> list[bytes]:
+        """All outputs in memory."""
 
 
 class GenerationTask:
@@ -89,6 +102,19 @@ class GenerationTask:
         """True when the task has ended, well or badly, as far as is known."""
         return self._watch.is_done
 
+    @property
+    def elapsed(self) -> float | None:
+        """Seconds since the service took the task, for "still drawing, 12 s"; once it has ended,
+        what it took.
+
+        None where this client did not submit it, and its end is not known either. While it is
+        open, only where an event loop runs.
+        """
+        task, since = self._watch.snapshot, self._watch.since
+        if task is not None and task.created_at and task.completed_at:
+            return (task.completed_at - task.created_at).total_seconds()
+        return None if since is None else max(0.0, anyio.current_time() - since)
+
     def __await__(self) -> Generator[Any, Any, TaskSnapshot]:
         return self.result().__await__()
 
@@ -112,16 +138,26 @@ class GenerationTask:
         self._hub.show(task)
         return task
 
-    async def updates(self) -> AsyncIterator[TaskSnapshot]:
+    def updates(self, *, every: float = 0.0) -> AsyncIterator[TaskSnapshot]:
         """A snapshot at every change that is seen, beginning with what is known; the last is final.
 
-        A failed task ends the iteration like a completed one, without an error.
+        At most one comes in *every* seconds, which is what chat platforms allow for edits of a
+        message: changes in between are left out. The final one is never left out, and comes at
+        once. A failed task ends the iteration like a completed one, without an error. Raises
+        InvalidRequestError.
         """
-        watch, version = self._watch, 0
+        seconds = checked_seconds("every", every, "seconds from 0")
+        return self._updates(seconds)
+
+    async def _updates(self, every: float) -> AsyncIterator[TaskSnapshot]:
+        watch, version, due = self._watch, 0, -math.inf
         while True:
             if watch.version == version:
                 await self._hub.change(watch, version)
-            version = watch.version
+            while not watch.is_done and anyio.current_time() < due:
+                with anyio.CancelScope(deadline=due):
+                    await self._hub.change(watch, watch.version)
+            version, due = watch.version, anyio.current_time() + every
             assert watch.snapshot is not None, "a version beyond the first has a snapshot"
             task = watch.snapshot
             yield task
@@ -138,3 +174,20 @@ class GenerationTask:
         """Wait if needed, then download every output; see `AsyncEggClient.download`."""
         task = await self.result(timeout)
         return await self._client.download(task, destination, overwrite=overwrite)
+
+    async def read(
+        self, index: int = 0, *, timeout: float | None = WAIT, max_bytes: int = MAX_BYTES
+    ) -> bytes:
+        """Wait if needed, then fetch one output into memory, the first unless *index* says so.
+
+        For whoever hands pictures on, as a bot does; see `AsyncEggClient.read`.
+        """
+        task = await self.result(timeout)
+        return await self._client.read(task, index, max_bytes=max_bytes)
+
+    async def read_all(
+        self, *, timeout: float | None = WAIT, max_bytes: int = MAX_BYTES
+    ) -> list[bytes]:
+        """Wait if needed, then fetch every output into memory; *max_bytes* bounds each."""
+        task = await self.result(timeout)
+        return await self._client.read_all(task, max_bytes=max_bytes)

@@ -13,6 +13,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Awaitable,
     Callable,
     Iterable,
     Mapping,
@@ -23,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
+import anyio
 import attrs
 
 from . import _protocol
@@ -37,10 +39,11 @@ from ._reach import Reach
 from ._retry import Patience, RetryPolicy
 from ._rhythm import PollPolicy
 from ._submission import Submissions, Uncertain
-from ._task import WAIT, GenerationTask, checked_timeout
+from ._task import WAIT, GenerationTask, checked_seconds, checked_timeout
 from ._telling import telling
 from ._transport import Transport, wall_clock
 from ._wire import ApiKey, Wire
+from ._work import Work
 from .budget import Budget
 from .client_events import ClientClosed, ClientEvent, Tell
 from .errors import (
@@ -97,6 +100,7 @@ class _Engines:
     downloads: Downloads
     deliveries: Deliveries
     tell: Tell | None
+    work: Work
 
 
 class AsyncEggClient:
@@ -195,8 +199,9 @@ class AsyncEggClient:
             wall_clock=wall_clock,
             tell=tell,
         )
+        trust, work = Trust(address.url), Work()
         hub = Hub(
-            transport=transport, policy=polling, stats=stats, trust=Trust(address.url), tell=tell
+            transport=transport, policy=polling, stats=stats, trust=trust, tell=tell, work=work
         )
         submissions = Submissions(
             transport=transport, hub=hub, wall_clock=wall_clock, address=address, tell=tell
@@ -204,7 +209,17 @@ class AsyncEggClient:
         downloads = Downloads(transport=transport, dice=random.random, tell=tell)
         deliveries = Deliveries(transport=transport, hub=hub, submissions=submissions)
         self._engines = _Engines(
-            limiter, stats, origin, wire, transport, hub, submissions, downloads, deliveries, tell
+            limiter,
+            stats,
+            origin,
+            wire,
+            transport,
+            hub,
+            submissions,
+            downloads,
+            deliveries,
+            tell,
+            work,
         )
         self._is_owner = True
 
@@ -232,12 +247,22 @@ class AsyncEggClient:
     ) -> None:
         await self.aclose()
 
-    async def aclose(self) -> None:
-        """Close the connections. Tasks go on at the service: see `unfinished`. Safe to repeat."""
+    async def aclose(self, *, drain: float = 0.0) -> tuple[GenerationTask, ...]:
+        """Close the connections; the tasks that go on at the service without us: `unfinished`.
+
+        *drain* seconds are allowed for what is being submitted, awaited or fetched to end first:
+        give the client no new work then. What is still awaited afterwards is not cancelled here.
+        Store the ids that are returned; `egg.task(id)` takes them up again, in any process. Safe
+        to repeat. A client made by `with_options` closes nothing.
+        """
+        checked_seconds("drain", drain, "seconds from 0")
         if self._is_owner:
+            with anyio.move_on_after(drain):
+                await self._engines.work.ended()
             await self._engines.wire.aclose()
             if self._engines.tell is not None:
                 self._engines.tell(ClientClosed(unfinished=len(self._engines.hub.unfinished)))
+        return self.unfinished
 
     def __del__(self) -> None:
         if self._is_owner and self._engines.wire.is_open:
@@ -398,9 +423,10 @@ class AsyncEggClient:
     async def _submit(
         self, request: GenerationRequest, uncertain: Uncertain, check: Check = lambda: None
     ) -> GenerationTask:
-        watch = await self._engines.submissions.submit(
-            request, self._patience, uncertain, budget=self._budget, check=check
-        )
+        with self._engines.work:
+            watch = await self._engines.submissions.submit(
+                request, self._patience, uncertain, budget=self._budget, check=check
+            )
         return self._handle(watch)
 
     def _handle(self, watch: Watch) -> GenerationTask:
@@ -491,11 +517,37 @@ class AsyncEggClient:
         but one that an earlier download of the same task left is taken as it is. *max_bytes* bounds
         each file. Raises DownloadError.
         """
-        if not isinstance(source, (TaskSnapshot, str)):
-            raise InvalidRequestError(
-                "source", source, "a TaskSnapshot (what `await task` gives) or a URL"
-            )
+        _check_source(source)
         return await self._fetch(source, destination, max_bytes=max_bytes, overwrite=overwrite)
+
+    async def read(
+        self, source: TaskSnapshot | str, index: int = 0, *, max_bytes: int = MAX_BYTES
+    ) -> bytes:
+        """Fetch one output of a completed task, or one URL, into memory, checked as files are.
+
+        *index* counts the outputs from 0. *max_bytes* is the most that is taken. Raises
+        DownloadError, and InvalidRequestError where there is no such output.
+        """
+        return (await self._read(source, index, max_bytes))[0]
+
+    async def read_all(
+        self, source: TaskSnapshot | str, *, max_bytes: int = MAX_BYTES
+    ) -> list[bytes]:
+        """Fetch every output of a completed task into memory; *max_bytes* bounds each."""
+        return await self._read(source, None, max_bytes)
+
+    async def _read(
+        self, source: TaskSnapshot | str, index: int | None, max_bytes: int
+    ) -> list[bytes]:
+        _check_source(source)
+        with self._engines.work:
+            return await self._engines.downloads.read(
+                source,
+                index=index,
+                policy=self._patience.retry,
+                max_bytes=max_bytes,
+                refresh=self._refresh_of(source),
+            )
 
     async def _fetch(
         self,
@@ -506,18 +558,22 @@ class AsyncEggClient:
         overwrite: bool = False,
         stem: str | None = None,
     ) -> list[Path]:
-        refresh = None
-        if isinstance(source, TaskSnapshot):
-            refresh = partial(self._refreshed, source.id)  # where the URLs have expired
-        return await self._engines.downloads.save(
-            source,
-            destination,
-            policy=self._patience.retry,
-            max_bytes=max_bytes,
-            overwrite=overwrite,
-            refresh=refresh,
-            stem=stem,
-        )
+        with self._engines.work:
+            return await self._engines.downloads.save(
+                source,
+                destination,
+                policy=self._patience.retry,
+                max_bytes=max_bytes,
+                overwrite=overwrite,
+                refresh=self._refresh_of(source),
+                stem=stem,
+            )
+
+    def _refresh_of(
+        self, source: TaskSnapshot | str
+    ) -> Callable[[], Awaitable[TaskSnapshot]] | None:
+        """What asks for newer URLs where those of a task have expired."""
+        return None if isinstance(source, str) else partial(self._refreshed, source.id)
 
     async def _refreshed(self, task_id: str) -> TaskSnapshot:
         return await self.task(task_id).refresh()
@@ -542,6 +598,12 @@ def _from_environment(name: str) -> str:
 
 def _named_hosts() -> list[str]:
     return _from_environment("EGGAPI_PRIVATE_HOSTS").replace(",", " ").split()
+
+
+def _check_source(source: object) -> None:
+    if not isinstance(source, (TaskSnapshot, str)):
+        expected = "a TaskSnapshot (what `await task` gives) or a URL"
+        raise InvalidRequestError("source", source, expected)
 
 
 def _as_folder(path: object) -> str:

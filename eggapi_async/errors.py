@@ -18,6 +18,8 @@ loopback
 ├─ TaskFailedError                     the generation itself failed
 ├─ TaskTimeoutError (TimeoutError)     we stopped waiting; the service did not
 ├─ BudgetExceededError                 refused before sending: it could cost too much
+├─ QuotaExceededError                  one user has had all turns for now
+├─ TurnCancelledError                  a user's turn was cancelled by `Turns.cancel`
 ├─ DownloadError                       a picture could not be fetched or stored whole
 ├─ JournalError                        the record of a batch cannot be trusted or written
 └─ WebhookVerificationError            a delivery that is not provably genuine
@@ -28,10 +30,11 @@ that one to try again would pay twice. Every error can be pickled, and none hold
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Hashable
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -54,14 +57,27 @@ __all__ = [
     "JournalError",
     "NotFoundError",
     "PermissionDeniedError",
+    "QuotaExceededError",
     "RateLimitedError",
     "ServerError",
     "SubmissionUncertainError",
     "TaskFailedError",
     "TaskTimeoutError",
+    "TurnCancelledError",
     "UnexpectedResponseError",
     "WebhookVerificationError",
 ]
+
+FailureKind = Literal["moderation", "prompt", "service"]
+
+_MODERATION = ("moderation", "prohibited", "content policy", "safety")
+_FAILURES: dict[FailureKind, str] = {
+    "moderation": "This picture could not be made: the content filter did not like something in it."
+    " It can be wrong; please try other words.",
+    "prompt": "This could not be drawn as described. Please try other words.",
+    "service": "The picture could not be made this time, through no fault of yours."
+    " Please try again.",
+}
 
 SHOWN = 200
 """Characters of a foreign text (a value, a body) that a message quotes at most."""
@@ -82,8 +98,37 @@ def dollars(amount: Decimal, *, places: int = 2) -> str:
     return f"${whole}.{fraction.rstrip('0').ljust(places, '0')}"
 
 
+def failure_kind(text: str) -> FailureKind:
+    """What sort of failure a failed task's text tells of."""
+    words = text.lower()
+    if any(word in words for word in _MODERATION):
+        return "moderation"
+    return "prompt" if words.startswith("invalid ") or "invalid prompt" in words else "service"
+
+
+def _span(seconds: float) -> str:
+    """*seconds* as people say it, never less than it is."""
+    for size, name in ((3600, "hour"), (60, "minute")):
+        if seconds > size:
+            return _counted(math.ceil(seconds / size), name)
+    return _counted(max(1, math.ceil(seconds)), "second")
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
+
+
 class EggError(Exception):
-    """The root of everything that this package raises on purpose. Never raised itself."""
+    """The root of everything that this package raises on purpose. Never raised itself.
+
+    *user_message* is what a bot may show to whoever asked: a plain sentence that blames nobody and
+    gives nothing away. The text of the error itself is for logs.
+    """
+
+    @property
+    def user_message(self) -> str:
+        """A sentence for a chat user, in English: what happened, and what helps."""
+        return "Something went wrong on our side. Please try again later."
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Keyword-only constructors defeat the default pickling; private attributes (callables that
@@ -124,6 +169,11 @@ class InvalidRequestError(EggError, ValueError):
         self.field = field
         self.value = value
         self.expected = expected
+
+    @property
+    def user_message(self) -> str:
+        """Names the field and the rule, not the value."""
+        return f"That does not work: {self.field} must be {self.expected}."
 
 
 class APIError(EggError):
@@ -190,6 +240,11 @@ class RateLimitedError(APIError):
         super().__init__(message, status_code=status_code, code=code, request_id=request_id)
         self.retry_after = retry_after
 
+    @property
+    def user_message(self) -> str:
+        """Asks for patience."""
+        return "There is a lot to do just now. Please try again in a few minutes."
+
 
 class ServerError(APIError):
     """5xx: the service or a proxy before it failed."""
@@ -218,6 +273,11 @@ class SubmissionUncertainError(EggError):
     *reference* is what the webhook URL carried, if it was the client's own: a delivery names the
     task by it.
     """
+
+    @property
+    def user_message(self) -> str:
+        """Does not invite a second order: the first may have been taken."""
+        return "We could not tell whether this went through. Please do not ask again yet."
 
     # What belongs to a live client, and so is missing on a copy.
     _reconcile: Callable[[], Awaitable[tuple[TaskSnapshot, ...]]] | None = None
@@ -285,7 +345,21 @@ class TaskFailedError(EggError):
     @property
     def is_moderation(self) -> bool:
         """True when the service refused the content, so that the same prompt will fail again."""
-        return "moderation" in (self.task.error or "").lower()
+        return self.kind == "moderation"
+
+    @property
+    def kind(self) -> FailureKind:
+        """What sort of failure: `moderation` (the content was refused), `prompt` (it cannot be
+        worked with), or `service` (a fault over there: the same prompt may well succeed).
+
+        Told by the service's text, which is not documented but for moderation.
+        """
+        return failure_kind(self.task.error or "")
+
+    @property
+    def user_message(self) -> str:
+        """Kind words for what happened; the service's own text stays in `task.error`."""
+        return _FAILURES[self.kind]
 
 
 class TaskTimeoutError(EggError, TimeoutError):
@@ -304,6 +378,11 @@ class TaskTimeoutError(EggError, TimeoutError):
         self.task_id = task_id
         self.timeout = timeout
         self.snapshot = snapshot
+
+    @property
+    def user_message(self) -> str:
+        """Does not invite a second order: the first may still come."""
+        return "This picture takes longer than usual. It may still come; please do not ask again."
 
 
 class BudgetExceededError(EggError):
@@ -325,6 +404,47 @@ class BudgetExceededError(EggError):
         self.spent = spent
         self.reserved = reserved
         self.asked = asked
+
+    @property
+    def user_message(self) -> str:
+        """Tells no amounts."""
+        return "The budget for pictures is used up for now."
+
+
+class QuotaExceededError(EggError):
+    """One user has had all turns that `Turns` allows in a while.
+
+    *key* is the user, *quota* the number of turns in *per* seconds, *retry_after* the seconds until
+    the next one.
+    """
+
+    def __init__(self, key: Hashable, *, quota: int, per: float, retry_after: float) -> None:
+        super().__init__(
+            f"{excerpt(key)} has had {quota} turns within {per:g} s;"
+            f" the next one comes in {retry_after:.0f} s"
+        )
+        self.key = key
+        self.quota = quota
+        self.per = per
+        self.retry_after = retry_after
+
+    @property
+    def user_message(self) -> str:
+        """Says when."""
+        return f"That was all for now. Please come back in {_span(self.retry_after)}."
+
+
+class TurnCancelledError(EggError):
+    """`Turns.cancel` ended this turn, waiting or under way. *key* is the user."""
+
+    def __init__(self, key: Hashable) -> None:
+        super().__init__(f"the turn of {excerpt(key)} was cancelled")
+        self.key = key
+
+    @property
+    def user_message(self) -> str:
+        """Confirms it."""
+        return "Stopped."
 
 
 class DownloadError(EggError):

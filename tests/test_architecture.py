@@ -37,6 +37,7 @@ FLOORS: list[set[str]] = [
         "_hooks",
         "_reach",
         "_recent",
+        "_fairness",
         "budget",
         "prices",
     },
@@ -50,6 +51,8 @@ FLOORS: list[set[str]] = [
         "_telling",
         "_files",
         "limiter",
+        "_work",
+        "turns",
         "_journal",
         "_reading",
         "_scribe",
@@ -82,7 +85,7 @@ DOORS: dict[str, set[str]] = {
     "click": {"cli"},
     "rich": {"cli"},
     "uvicorn": {"cli"},
-    "asyncio": {"_apart"},
+    "asyncio": {"_apart", "testing"},
 }
 
 OPTIONAL = {"sqlite3", "click", "rich", "uvicorn", "trio", "redis", "respx", "pytest"}

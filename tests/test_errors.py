@@ -25,11 +25,13 @@ from eggapi_async.errors import (
     JournalError,
     NotFoundError,
     PermissionDeniedError,
+    QuotaExceededError,
     RateLimitedError,
     ServerError,
     SubmissionUncertainError,
     TaskFailedError,
     TaskTimeoutError,
+    TurnCancelledError,
     UnexpectedResponseError,
     WebhookVerificationError,
     excerpt,
@@ -72,6 +74,8 @@ ONE_OF_EACH: list[EggError] = [
     TaskFailedError(FAILED),
     TaskTimeoutError("gen_1", timeout=600, snapshot=PENDING),
     EXCEEDED,
+    QuotaExceededError(7, quota=5, per=60.0, retry_after=12.5),
+    TurnCancelledError("a user"),
     DownloadError("HTTP 404", url="https://cdn.eggapi.ai/a.png"),
     JournalError("not a journal"),
     WebhookVerificationError("no signature"),
@@ -112,6 +116,54 @@ def test_every_error_is_an_egg_error_and_says_something(error: EggError) -> None
     assert isinstance(error, EggError)
     assert str(error)
     assert type(error).__doc__
+
+
+@each_error
+def test_what_a_user_is_told_is_plain(error: EggError) -> None:
+    """One or two sentences, none of them the service's, with no id, code or address in them."""
+    message = error.user_message
+    assert message[0].isupper()
+    assert message.endswith(".")
+    for text in ("gen_1", "http", "api", "$", "request", "req_", "no such", "Content moderation"):
+        assert text not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "told"),
+    [
+        pytest.param("Content moderation: no", "moderation", "other words", id="moderation"),
+        pytest.param("Prohibited content", "moderation", "content filter", id="its other word"),
+        pytest.param("Invalid prompt: empty", "prompt", "other words", id="a bad prompt"),
+        pytest.param("upstream says: invalid prompt", "prompt", "as described", id="told later"),
+        pytest.param("Provider error", "service", "try again", id="trouble of the service"),
+        pytest.param(None, "service", "no fault of yours", id="no reason at all"),
+    ],
+)
+def test_a_failed_task_is_told_kindly(text: str | None, kind: str, told: str) -> None:
+    """By its kind, and never in the service's own words."""
+    error = TaskFailedError(TaskSnapshot(id="gen_1", status="failed", error=text))
+    assert error.kind == kind
+    assert error.is_moderation is (kind == "moderation")
+    assert told in error.user_message
+    assert text is None or text not in error.user_message
+
+
+@pytest.mark.parametrize(
+    ("seconds", "span"),
+    [
+        (0.2, "1 second"),
+        (59.1, "60 seconds"),
+        (60, "60 seconds"),
+        (61, "2 minutes"),
+        (3600, "60 minutes"),
+        (3601, "2 hours"),
+        (86_400, "24 hours"),
+    ],
+)
+def test_a_user_is_told_when_to_come_back(seconds: float, span: str) -> None:
+    """In round figures, and never too early."""
+    error = QuotaExceededError("me", quota=5, per=60, retry_after=seconds)
+    assert f"come back in {span}." in error.user_message
 
 
 def test_notes_travel_with_a_pickled_error() -> None:

@@ -345,7 +345,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     """What could not be written is discarded without another error."""
     path = tmp_path / ".gen_1.part"
     path.touch()
-    part = Part(path, os.open("/dev/full", os.O_WRONLY))
+    part = Part(os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb"), path)
     part.write(PNG)
     with pytest.raises(OSError, match="No space left"):
         part.publish(output(tmp_path), overwrite=False)
@@ -355,7 +355,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
 def test_discarding_what_cannot_be_removed_is_quiet(tmp_path: Path) -> None:
     """The first trouble is the one to tell; cleaning up adds none."""
-    part = Part(tmp_path, os.open(tmp_path / "x", os.O_CREAT | os.O_WRONLY))
+    part = Part((tmp_path / "x").open("wb"), tmp_path)
     part.discard()
     assert tmp_path.is_dir()
 

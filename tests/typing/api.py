@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import httpx
 import httpx2
@@ -35,6 +35,7 @@ from eggapi_async import (
     Outcome,
     Page,
     PollPolicy,
+    QuotaExceededError,
     RateLimitedError,
     RateLimiter,
     RetryPolicy,
@@ -45,6 +46,8 @@ from eggapi_async import (
     TaskSnapshot,
     TasksPolled,
     TaskTimeoutError,
+    Turn,
+    Turns,
     UnexpectedResponseError,
     UsageRecord,
     UsageSummary,
@@ -92,7 +95,8 @@ async def making_clients(http: httpx.AsyncClient, http2: httpx2.AsyncClient) -> 
     async with egg as entered:
         assert_type(entered, AsyncEggClient)
     assert_type(egg.with_options(timeout=5, model="m", retry=RetryPolicy()), AsyncEggClient)
-    assert_type(await egg.aclose(), None)
+    assert_type(await egg.aclose(), tuple[GenerationTask, ...])
+    assert_type(await egg.aclose(drain=10), tuple[GenerationTask, ...])
     assert_type(connect(http, "key", timeout=5), AsyncEggClient)
 
 
@@ -150,6 +154,14 @@ async def tasks(egg: AsyncEggClient, task: GenerationTask) -> None:
     assert_type(await task.refresh(), TaskSnapshot)
     async for snapshot in task.updates():
         assert_type(snapshot, TaskSnapshot)
+    async for snapshot in task.updates(every=2.0):
+        assert_type(snapshot, TaskSnapshot)
+    assert_type(task.elapsed, float | None)
+    assert_type(await task.read(), bytes)
+    assert_type(await task.read(1, max_bytes=1000, timeout=None), bytes)
+    assert_type(await task.read_all(), list[bytes])
+    assert_type(await egg.read("https://cdn.test/a.png"), bytes)
+    assert_type(await egg.read_all(await task), list[bytes])
     assert_type(await task.save("out/"), list[Path])
     assert_type(await task.save(Path("out"), overwrite=True), list[Path])
     assert_type(egg.unfinished, tuple[GenerationTask, ...])
@@ -346,3 +358,22 @@ def observing(events: list[ClientEvent]) -> None:
     AsyncEggClient(on_event=events.append)
     AsyncEggClient(on_event=print)
     AsyncEggClient(on_event=narrow)  # type: ignore[arg-type]
+
+
+async def turns_of_users() -> None:
+    """Any hashable key; the block knows its turn."""
+    turns = Turns(concurrency=1, quota=5, per=300, in_flight=100)
+    async with turns.turn(7, wait=True) as turn:
+        assert_type(turn, Turn)
+        assert_type(turn.position, int)
+        turn.refund()
+    assert_type(turns.position("a user"), int)
+    assert_type(turns.cancel(("guild", 7)), int)
+    turns.turn([])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def telling_users(error: EggError, failed: TaskFailedError, quota: QuotaExceededError) -> None:
+    """Every error has words for users; some say more."""
+    assert_type(error.user_message, str)
+    assert_type(failed.kind, Literal["moderation", "prompt", "service"])
+    assert_type(quota.retry_after, float)
