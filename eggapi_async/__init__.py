@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from .models import (
         GenerationRequest,
         Outcome,
+        Outcomes,
         Page,
         Stats,
         TaskSnapshot,
@@ -95,6 +96,7 @@ __all__ = [
     "ModelEstimate",
     "NotFoundError",
     "Outcome",
+    "Outcomes",
     "OutputDownloaded",
     "Page",
     "PermissionDeniedError",
@@ -173,6 +175,7 @@ _HOMES = {
     "RateLimiter": "limiter",
     "GenerationRequest": "models",
     "Outcome": "models",
+    "Outcomes": "models",
     "Page": "models",
     "Stats": "models",
     "TaskSnapshot": "models",

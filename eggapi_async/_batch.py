@@ -36,7 +36,7 @@ from .errors import (
     InvalidRequestError,
     JournalError,
 )
-from .models import GenerationRequest, Outcome, TaskSnapshot
+from .models import GenerationRequest, Outcome, Outcomes, TaskSnapshot
 
 __all__ = ["Batch"]
 
@@ -138,13 +138,18 @@ class Batch:
     def __repr__(self) -> str:
         return f"<Batch {self.ended} ended, {self.begun - self.ended} under way>"
 
-    def __await__(self) -> Generator[Any, Any, list[Outcome]]:
+    def _repr_html_(self) -> str:
+        from . import _display
+
+        return _display.batch(self.begun, self.ended)
+
+    def __await__(self) -> Generator[Any, Any, Outcomes]:
         return self._all().__await__()
 
-    async def _all(self) -> list[Outcome]:
+    async def _all(self) -> Outcomes:
         async with self as run:
             outcomes = [outcome async for outcome in run]
-        return sorted(outcomes, key=lambda outcome: outcome.index)
+        return Outcomes(sorted(outcomes, key=lambda outcome: outcome.index))
 
     async def __aenter__(self) -> Self:
         if self._is_begun:

@@ -71,6 +71,12 @@ class GenerationTask:
     def __repr__(self) -> str:
         return f"<GenerationTask {self.id} {self.status or 'not looked at yet'}>"
 
+    def _repr_html_(self) -> str:
+        from . import _display
+
+        prompt = self.request.prompt if self.request else ""
+        return _display.handle(self.id, self.snapshot, prompt=prompt)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GenerationTask) and other._watch is self._watch
 

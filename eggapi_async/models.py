@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "GenerationRequest",
     "Outcome",
+    "Outcomes",
     "Page",
     "Stats",
     "TaskSnapshot",
@@ -248,6 +249,11 @@ class TaskSnapshot:
         """True when the task has ended well."""
         return self.status == "completed"
 
+    def _repr_html_(self) -> str:
+        from . import _display
+
+        return _display.task(self)
+
 
 @attrs.frozen(kw_only=True)
 class Page(Generic[T]):
@@ -306,6 +312,22 @@ class Outcome:
             raise self.error
         assert self.result is not None, "an outcome without an error has a result"
         return self.result
+
+    def _repr_html_(self) -> str:
+        from . import _display
+
+        return _display.outcome(self)
+
+
+class Outcomes(list[Outcome]):
+    """The outcomes of a batch, in input order: a list, which a notebook shows as pictures."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        from . import _display
+
+        return _display.grid(self)
 
 
 def _zero() -> dict[str, int]:

@@ -16,7 +16,7 @@ PACKAGE = "eggapi_async"
 ROOT = Path(__file__).parent.parent / PACKAGE
 
 FLOORS: list[set[str]] = [
-    {"_version", "errors", "models", "client_events"},
+    {"_version", "_display", "errors", "models", "client_events"},
     {
         "_protocol",
         "_values",

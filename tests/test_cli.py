@@ -763,6 +763,12 @@ class _Without:
             raise self._error
 
 
+async def test_in_a_running_loop_it_says_what_to_do() -> None:
+    """A notebook's loop cannot be left: the command is for its shell, the client for its cells."""
+    with pytest.raises(SystemExit, match=r"!eggapi"):
+        eggapi_async.__main__.main()
+
+
 @pytest.mark.parametrize(
     "words",
     [[], ["generate"], ["batch"], ["tasks"], ["tasks", "list"], ["tasks", "get"], ["tasks", "wait"],

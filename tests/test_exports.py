@@ -42,6 +42,7 @@ PUBLIC = [
     "ModelEstimate",
     "NotFoundError",
     "Outcome",
+    "Outcomes",
     "OutputDownloaded",
     "Page",
     "PermissionDeniedError",

@@ -8,9 +8,12 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+import anyio
+import anyio.lowlevel
 import click
 
 from .._version import __version__
@@ -106,12 +109,25 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 COMMANDS = (batch, completion, demo, doctor, emulator, gallery, generate, tasks, usage, webhook)
 
+
+def _is_inside_a_loop() -> bool:
+    """True in a notebook, say, where no other loop can be run."""
+    with suppress(anyio.NoEventLoopError):
+        anyio.lowlevel.current_token()
+        return True
+    return False
+
+
 for command in COMMANDS:
     eggapi.add_command(command)
 
 
 def main() -> NoReturn:
     """Run the command line; leaves with its exit code."""
+    if _is_inside_a_loop():
+        sys.exit(
+            "eggapi: an event loop is running here; in a notebook: !eggapi …, or await the client"
+        )
     try:
         code = eggapi.main(prog_name="eggapi", standalone_mode=False)
     except click.ClickException as error:

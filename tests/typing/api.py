@@ -33,6 +33,7 @@ from eggapi_async import (
     JournalItem,
     ModelEstimate,
     Outcome,
+    Outcomes,
     Page,
     PollPolicy,
     QuotaExceededError,
@@ -205,7 +206,7 @@ async def batches(egg: AsyncEggClient) -> None:
     """Any iterable of prompts, mappings and requests, to a list or as they finish."""
     assert_type(egg.map(["A cat"]), Batch)
     outcomes = await egg.map(["A cat", {"prompt": "A dog"}, GenerationRequest(prompt="A cow")])
-    assert_type(outcomes, list[Outcome])
+    assert_type(outcomes, Outcomes)
     batch = egg.map(prompts(), in_flight=9, timeout=60, save_to=Path("out"), uncertain="verify")
     async with batch as run:
         async for outcome in run:
