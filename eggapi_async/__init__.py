@@ -202,6 +202,7 @@ _ROOMS = frozenset(
         "gallery",
         "limiter",
         "models",
+        "otel",
         "prices",
         "testing",
         "turns",

@@ -199,7 +199,9 @@ class Hub:
         self._forget_old(watch.since - FORGOTTEN)
         if self._tell is not None:
             took = watch.since - watch.began
-            self._tell(TaskSubmitted(task_id=task.id, model=request.model, seconds=took))
+            self._tell(
+                TaskSubmitted(task_id=task.id, model=request.model, type=task.type, seconds=took)
+            )
         self.show(task)
         self._catch_up(watch)
         self._count_early(watch, told)

@@ -261,7 +261,8 @@ class AsyncEggClient:
                 await self._engines.work.ended()
             await self._engines.wire.aclose()
             if self._engines.tell is not None:
-                self._engines.tell(ClientClosed(unfinished=len(self._engines.hub.unfinished)))
+                open_ids = tuple(task.id for task in self.unfinished)
+                self._engines.tell(ClientClosed(task_ids=open_ids))
         return self.unfinished
 
     def __del__(self) -> None:

@@ -30,11 +30,13 @@ __all__ = [
 class TaskSubmitted:
     """A generation was bought, and its id is known.
 
+    type       `image_generate`, `image_edit`, `video_generate`…; empty where the service told none
     seconds    since `generate` was called: the wait for a turn and repetitions are in it
     """
 
     task_id: str
     model: str
+    type: str = ""
     seconds: float
 
 
@@ -149,10 +151,10 @@ class OutputDownloaded:
 class ClientClosed:
     """`aclose`, or the end of `async with`.
 
-    unfinished    tasks that had not ended, as far as was known
+    task_ids    tasks that had not ended, as far as was known: `unfinished`
     """
 
-    unfinished: int
+    task_ids: tuple[str, ...]
 
 
 ClientEvent = (

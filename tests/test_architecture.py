@@ -57,6 +57,7 @@ FLOORS: list[set[str]] = [
         "_reading",
         "_scribe",
         "redis",
+        "otel",
     },
     {
         "_hub",
@@ -82,6 +83,7 @@ DOORS: dict[str, set[str]] = {
     "httpcore": {"_dialling", "_lanes", "_wire"},
     "sqlite3": {"_journal"},
     "redis": {"redis"},
+    "opentelemetry": {"otel"},
     "click": {"cli"},
     "rich": {"cli"},
     "uvicorn": {"cli"},

@@ -71,7 +71,9 @@ async def test_a_generation_is_told_from_submission_to_file(tmp_path: Path) -> N
         age = anyio.current_time()
         await task.save(tmp_path)
     submitted, *polls, completed, downloaded, closed = told
-    assert submitted == TaskSubmitted(task_id=task.id, model="nanobanana-pro", seconds=0.0)
+    assert submitted == TaskSubmitted(
+        task_id=task.id, model="nanobanana-pro", type="image_generate", seconds=0.0
+    )
     assert polls == [
         TasksPolled(kind="peek", task_ids=(task.id,), seconds=0.0) for _ in range(egg.stats.polls)
     ]
@@ -82,7 +84,7 @@ async def test_a_generation_is_told_from_submission_to_file(tmp_path: Path) -> N
     size = (tmp_path / f"{task.id}.png").stat().st_size
     assert isinstance(downloaded, OutputDownloaded)
     assert (downloaded.task_id, downloaded.size) == (task.id, size)
-    assert closed == ClientClosed(unfinished=0)
+    assert closed == ClientClosed(task_ids=())
 
 
 async def test_a_sweep_tells_which_awaited_tasks_it_showed() -> None:
@@ -101,7 +103,7 @@ async def test_a_sweep_tells_which_awaited_tasks_it_showed() -> None:
     ends = [event for event in told if isinstance(event, TaskCompleted)]
     assert {event.task_id for event in ends} == {task.id for task in tasks}
     assert len(ends) == egg.stats.completed == len(tasks)
-    assert told[-1] == ClientClosed(unfinished=3)
+    assert told[-1] == ClientClosed(task_ids=tuple(task.id for task in strangers))
     assert emulator.accepted == [task.id for task in strangers + tasks]
 
 
@@ -172,7 +174,7 @@ async def test_a_submission_that_ends_in_an_error_is_told(
     assert type(caught.value).__name__ == error
     failed = SubmissionFailed(model="nanobanana", error=error, status_code=status, seconds=0.0)
     assert told[0] == attrs.evolve(failed, seconds=told[0].seconds)
-    assert told[-1] == ClientClosed(unfinished=0)
+    assert told[-1] == ClientClosed(task_ids=())
     assert len(told) == 2
 
 
@@ -284,7 +286,7 @@ async def test_options_share_what_is_told() -> None:
             task = await other.generate("A cat")
         assert [event.model for event in told] == ["nanobanana-pro"]
     assert told[0].task_id == task.id
-    assert told[1:] == [ClientClosed(unfinished=1)]
+    assert told[1:] == [ClientClosed(task_ids=(task.id,))]
 
 
 async def test_a_callable_that_raises_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:

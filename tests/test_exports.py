@@ -86,7 +86,16 @@ PUBLIC_MODULES = sorted(
     if not path.stem.startswith("_") or (path.name == "__init__.py" and path.parent != ROOT)
 )
 
-OPTIONAL_LIBRARIES = {"click", "pytest", "redis", "respx", "rich", "trio", "uvicorn"}
+OPTIONAL_LIBRARIES = {
+    "click",
+    "opentelemetry",
+    "pytest",
+    "redis",
+    "respx",
+    "rich",
+    "trio",
+    "uvicorn",
+}
 
 
 def public_module(name: str) -> ModuleType:

@@ -59,6 +59,7 @@ from eggapi_async import (
     sign_webhook,
     verify_webhook,
 )
+from eggapi_async.otel import spans
 from eggapi_async.testing import connect
 
 VERSION: str = __version__
@@ -358,6 +359,7 @@ def observing(events: list[ClientEvent]) -> None:
     AsyncEggClient(on_event=on_event)
     AsyncEggClient(on_event=events.append)
     AsyncEggClient(on_event=print)
+    AsyncEggClient(on_event=spans())
     AsyncEggClient(on_event=narrow)  # type: ignore[arg-type]
 
 
