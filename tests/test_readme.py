@@ -188,6 +188,22 @@ def anchors(page: str) -> list[str]:
     return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
+def test_every_public_name_is_on_the_page_of_the_api() -> None:
+    """The site shows each name by its docstring."""
+    told = re.findall(r"^::: eggapi_async\.(\w+)$", (ROOT / "docs/api.md").read_text("utf-8"), re.M)
+    assert {*told} >= {*eggapi_async.__all__} - {"__version__"}
+    assert [name for name in told if not hasattr(eggapi_async, name)] == []
+
+
+def test_every_page_is_on_the_site() -> None:
+    """No page is written and never found; none leads to a page that the site does not have."""
+    site = (ROOT / "zensical.toml").read_text("utf-8")
+    docs = [path for path in pages() if path.parent.name == "docs"]
+    assert [path.name for path in docs if f'"{path.name}"' not in site] == []
+    beyond = [(p.name, link) for p in docs for link in links(p.read_text("utf-8")) if "../" in link]
+    assert [link for _, link in beyond if link.partition("#")[0].endswith(".md")] == []
+
+
 def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
     """The checks above find what they are for."""
     page = tmp_path / "page.md"
