@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         TurnCancelledError,
         UnexpectedResponseError,
         WebhookVerificationError,
+        WrongLoopError,
     )
     from .limiter import RateLimiter
     from .models import (
@@ -125,6 +126,7 @@ __all__ = [
     "WebhookEvent",
     "WebhookReceiver",
     "WebhookVerificationError",
+    "WrongLoopError",
     "__version__",
     "estimate",
     "sign_webhook",
@@ -172,6 +174,7 @@ _HOMES = {
     "TurnCancelledError": "errors",
     "UnexpectedResponseError": "errors",
     "WebhookVerificationError": "errors",
+    "WrongLoopError": "errors",
     "RateLimiter": "limiter",
     "GenerationRequest": "models",
     "Outcome": "models",

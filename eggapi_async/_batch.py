@@ -28,6 +28,7 @@ from typing import Any, Protocol, Self, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
+from ._home import Home
 from .errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -106,6 +107,7 @@ class Batch:
         make: Make,
         save: Save | None,
         journal: Recorded | None = None,
+        arrive: Callable[[], None] = lambda: None,
     ) -> None:
         is_one = isinstance(requests, (str, bytes, Mapping))  # would be read letter by letter
         if is_one or not isinstance(requests, (Iterable, AsyncIterable)):
@@ -116,6 +118,8 @@ class Batch:
         self._in_flight = in_flight
         self._read, self._make, self._save = read, make, save
         self._journal = journal
+        self._arrive = arrive
+        self._home = Home("Batch")
         self._group: TaskGroup | None = None
         self._failure: Exception | None = None
         self._stop: EggError | None = None
@@ -155,6 +159,8 @@ class Batch:
         if self._is_begun:
             raise RuntimeError("a batch runs once: call map() again")
         self._is_begun = True
+        self._arrive()
+        self._home.arrive()
         if self._journal is not None:
             await self._journal.open()
         self._send, self._outcomes = anyio.create_memory_object_stream[Outcome](self._in_flight)
@@ -189,6 +195,7 @@ class Batch:
     async def __anext__(self) -> Outcome:
         if not self._is_open:
             raise RuntimeError("outcomes come inside the block: async with egg.map(...) as run")
+        self._home.arrive()
         with suppress(anyio.EndOfStream):
             return await self._outcomes.receive()
         if self._failure is not None:

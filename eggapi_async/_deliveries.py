@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from . import _protocol
 from ._events import WebhookEvent, task_fields, tells_all
+from ._home import Home
 from ._hub import Hub
 from ._retry import Patience
 from ._submission import Submissions
@@ -25,13 +26,17 @@ from .models import TaskSnapshot
 class Deliveries:
     """Hands what webhooks tell to the hub, and references to the submissions they belong to."""
 
-    def __init__(self, *, transport: Transport, hub: Hub, submissions: Submissions) -> None:
+    def __init__(
+        self, *, transport: Transport, hub: Hub, submissions: Submissions, home: Home
+    ) -> None:
+        self._home = home
         self._transport = transport
         self._hub = hub
         self._submissions = submissions
 
     async def take(self, event: WebhookEvent, patience: Patience) -> TaskSnapshot | None:
         """Take in *event*; the task as it is known then, None where the event tells no status."""
+        self._home.check_process()  # the parent's loop would never answer
         home = self._hub.home
         if home is None or home == anyio.lowlevel.current_token():
             return await self._take(event, patience)

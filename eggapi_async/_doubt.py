@@ -96,7 +96,7 @@ def candidates(
     is_known: Callable[[str], bool],
 ) -> tuple[TaskSnapshot, ...]:
     """The *tasks* that could be the lost one, each once: fitting, and not known to be another's."""
-    found = {task.id: task for task in tasks if not is_known(task.id) and _fits(doubt, task, when)}
+    found = {task.id: task for task in tasks if _fits(doubt, task, when) and not is_known(task.id)}
     return tuple(found.values())
 
 

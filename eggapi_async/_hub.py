@@ -19,12 +19,12 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 import anyio
-import anyio.lowlevel
 import attrs
 from anyio.abc import TaskGroup
 from cattrs import BaseValidationError
 
 from . import _protocol
+from ._home import Home
 from ._hooks import Trust, url_of
 from ._polling import Ask, Peek, Sweep, Watched, Watchlist
 from ._recent import Recent
@@ -37,6 +37,7 @@ from .budget import Reservation
 from .client_events import TaskSubmitted, Tell
 from .errors import (
     AuthenticationError,
+    ConfigurationError,
     EggError,
     NotFoundError,
     PermissionDeniedError,
@@ -116,8 +117,10 @@ class Hub:
         trust: Trust | None = None,
         tell: Tell | None = None,
         work: Work | None = None,
+        home: Home | None = None,
     ) -> None:
         self._transport = transport
+        self._home = home or Home("Hub")
         self._stats = stats
         self._policy = policy
         self._watchlist = Watchlist(policy)
@@ -135,8 +138,11 @@ class Hub:
         self._token: Any = None
 
     def _arrive(self) -> None:
-        """Notice another event loop: waiters of the last one never go on, its clock is not ours."""
-        token = anyio.lowlevel.current_token()
+        """Notice another event loop: waiters of the last one never go on, its clock is not ours.
+
+        Raises WrongLoopError while the last one still runs.
+        """
+        token = self._home.arrive()
         if token == self._token:
             return
         self._token = token
@@ -418,7 +424,7 @@ class Hub:
             log.debug("%s failed: %s", ask, error)
             self._tell_polled(ask, began, [], error)
             self._watchlist.failed(ask, now=anyio.current_time())
-            if isinstance(error, AuthenticationError):
+            if isinstance(error, (AuthenticationError, ConfigurationError)):
                 self._end_waits(self._waited.values(), error)
             elif isinstance(ask, Peek):
                 self._judge(ask.task_id, error)

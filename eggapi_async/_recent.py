@@ -1,4 +1,4 @@
-"""A mapping that forgets, so that what strangers send can never fill the memory.
+"""What forgets, so that neither strangers nor weeks of work can fill the memory.
 
 No I/O, no clock.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import attrs
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+SIZE: Final = 8
+"""Bytes of a mark."""
 
 
 @attrs.define
@@ -53,3 +56,35 @@ class Recent(Generic[K, V]):
         """Count every entry's age from *now*: the clock is another one."""
         for key, (_, value) in self._kept.items():
             self._kept[key] = (now, value)
+
+
+@attrs.define
+class Marks:
+    """The latest *most* texts, of each no more than its hash: eight bytes.
+
+    A text that was never added is found in it with a chance of 2 ** -49 only, and the hash is this
+    process's own, so that nobody can choose a text that meets another's.
+    """
+
+    most: int
+    _marks: bytearray = attrs.field(init=False, factory=bytearray)
+
+    def __len__(self) -> int:
+        return len(self._marks) // SIZE
+
+    def add(self, text: str) -> None:
+        """Remember *text*, and forget the oldest if there are too many."""
+        self._marks += _mark(text)
+        if len(self) > self.most:
+            del self._marks[:SIZE]
+
+    def __contains__(self, text: str) -> bool:
+        mark = _mark(text)
+        at = self._marks.find(mark)
+        while at > 0 and at % SIZE:  # the end of one mark and the start of the next
+            at = self._marks.find(mark, at + 1)
+        return at >= 0
+
+
+def _mark(text: str) -> bytes:
+    return hash(text).to_bytes(SIZE, "little", signed=True)

@@ -26,7 +26,7 @@ from ._hooks import Address, with_reference
 from ._hub import Hub, Watch
 from ._protocol import Answer
 from ._purchase import Ledger, Purchase, Record
-from ._recent import Recent
+from ._recent import Marks, Recent
 from ._retry import Patience
 from ._telling import unsold
 from ._transport import Lost, Transport
@@ -85,7 +85,7 @@ class Submissions:
         self._tell = tell
         self._named: Recent[str, str] = Recent(REMEMBERED, NAMED)
         self._listening: dict[str, anyio.Event] = {}
-        self._own: OrderedDict[str, None] = OrderedDict()
+        self._own = Marks(REMEMBERED)
         self._doubts: OrderedDict[Doubt, None] = OrderedDict()
         self._under_way: OrderedDict[object, anyio.Event] = OrderedDict()
         self.ledgers: dict[object, Ledger] = {}
@@ -109,6 +109,7 @@ class Submissions:
         """
         if uncertain not in ("raise", "verify"):
             raise InvalidRequestError("uncertain", uncertain, "'raise' or 'verify'")
+        self._transport.arrive()  # before money is set aside, or an intent recorded
         request = self._address.given_to(request)
         began = anyio.current_time()
         purchase = Purchase(request, patience, record, budget, check, began)
@@ -163,20 +164,15 @@ class Submissions:
 
     def _accept(self, task: TaskSnapshot, purchase: Purchase) -> Watch:
         purchase.accept(task)
-        self._remember(task.id)
+        self._own.add(task.id)
         return self._hub.submitted(
             task, purchase.request, purchase.reservation, began=purchase.began
         )
 
     def collect(self, task_id: str, request: GenerationRequest) -> Watch:
         """Take up a task that another process submitted."""
-        self._remember(task_id)
+        self._own.add(task_id)
         return self._hub.collected(task_id, self._address.given_to(request))
-
-    def _remember(self, task_id: str) -> None:
-        self._own[task_id] = None
-        if len(self._own) > REMEMBERED:
-            self._own.popitem(last=False)
 
     def _lose(self, lost: Lost, purchase: Purchase) -> SubmissionUncertainError:
         name = None if purchase.record is None else purchase.record.name

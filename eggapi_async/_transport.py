@@ -176,6 +176,10 @@ class Transport:
                 await anyio.sleep(delay)
         raise AssertionError("counting never ends")
 
+    def arrive(self) -> None:
+        """Make sure that this is the place to send from. Raises WrongLoopError."""
+        self._wire.arrive()
+
     async def ask(self, call: Call[T], *, first: bool = False) -> T:
         """Send *call* once, in the line of the polls, or at its head."""
         value = await self._attempt(
@@ -202,6 +206,7 @@ class Transport:
         again: bool = False,
         is_poll: bool = False,
     ) -> R:
+        self.arrive()
         await self._turn(attempt, is_poll=is_poll, again=again)
 
         async def work() -> R:
@@ -293,5 +298,6 @@ class Transport:
 
     def stream(self, url: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Stream]:
         """A GET outside the API, without the key."""
+        self.arrive()
         self._stats.sent("download")
         return self._wire.stream(url, headers)

@@ -18,11 +18,11 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import anyio
-import anyio.lowlevel
 import attrs
 import httpx
 
 from ._foreign import HTTPX, HTTPClient, Library, Trace, library_of, mapped
+from ._home import Home
 from ._protocol import Answer
 from ._reach import Reach
 from ._version import __version__
@@ -85,7 +85,7 @@ class ApiKey:
 
 
 @attrs.define
-class _Home:
+class _Pool:
     """What belongs to one event loop."""
 
     token: object
@@ -101,16 +101,27 @@ class Wire:
     only their spelling is looked at.
     """
 
-    def __init__(self, http_client: HTTPClient | None = None, *, reach: Reach = Reach()) -> None:
+    def __init__(
+        self,
+        http_client: HTTPClient | None = None,
+        *,
+        reach: Reach = Reach(),
+        home: Home | None = None,
+    ) -> None:
         self._library = HTTPX if http_client is None else library_of(http_client)
         self._callers = http_client
         self._reach = reach
-        self._home: _Home | None = None
+        self._home = home or Home("Wire")
+        self._pool: _Pool | None = None
 
     @property
     def is_open(self) -> bool:
         """True while connections of our own may be open."""
-        return self._home is not None
+        return self._pool is not None
+
+    def arrive(self) -> None:
+        """Make sure that this is the place to send from. Raises WrongLoopError."""
+        self._home.arrive()
 
     async def exchange(
         self,
@@ -186,11 +197,11 @@ class Wire:
     async def _send(self, request: httpx.Request, key: ApiKey | None) -> httpx.Response:
         """The head of the answer. Our own lanes need none of what a client does per request."""
         if self._callers is None:
-            home = await self._at_home()
+            pool = await self._open_pool()
             if key is None:
-                return await home.downloads.handle_async_request(request)
+                return await pool.downloads.handle_async_request(request)
             key.sign(request)
-            return await home.lanes.handle_async_request(request)
+            return await pool.lanes.handle_async_request(request)
         if self._callers.is_closed:
             raise ConfigurationError("http_client: expected an open one, it has been closed")
         response: httpx.Response = await self._callers.send(
@@ -198,22 +209,23 @@ class Wire:
         )
         return response
 
-    async def _at_home(self) -> _Home:
-        token = anyio.lowlevel.current_token()
-        if self._home is None or self._home.token != token:
+    async def _open_pool(self) -> _Pool:
+        token = self._home.arrive()
+        if self._pool is None or self._pool.token != token:
             # Only now, as httpx does: httpcore takes a while to load.
             from ._lanes import Lanes
 
             lanes, downloads = Lanes(), Lanes(self._reach)
-            self._home = _Home(token, lanes, downloads, _close_at_the_end(lanes, downloads))
-            await anext(self._home.ending)
-        return self._home
+            self._pool = _Pool(token, lanes, downloads, _close_at_the_end(lanes, downloads))
+            await anext(self._pool.ending)
+        return self._pool
 
     async def aclose(self) -> None:
         """Close the connections of our own. The caller's client is the caller's."""
-        home, self._home = self._home, None
-        if home is not None and home.token == anyio.lowlevel.current_token():
-            await home.ending.aclose()
+        token = self._home.arrive()
+        pool, self._pool = self._pool, None
+        if pool is not None and pool.token == token:
+            await pool.ending.aclose()
 
 
 class Stream:

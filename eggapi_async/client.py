@@ -32,6 +32,7 @@ from ._batch import Batch, Check, answer
 from ._deliveries import Deliveries
 from ._downloads import MAX_BYTES, Downloads
 from ._foreign import HTTPClient
+from ._home import Home
 from ._hooks import Address, Trust
 from ._hub import Hub, Watch
 from ._protocol import Call
@@ -146,7 +147,8 @@ class AsyncEggClient:
                  port always may, and all of this machine where the API is on it
 
     Use it as `async with AsyncEggClient() as egg:`, or call `aclose()`. One client serves any
-    number of coroutines, and event loops that follow each other. Raises ConfigurationError.
+    number of coroutines, and event loops that follow each other. Raises ConfigurationError, and
+    WrongLoopError where it is used on another loop while the first still runs, or after a fork.
     """
 
     _is_owner = False  # until it is made: what fails half-way has nothing to close
@@ -185,9 +187,10 @@ class AsyncEggClient:
         self._budget = budget
         self._patience = Patience(timeout, retry)
         address = Address(webhook_url, webhook_reference)
+        home = Home(type(self).__name__)
         origin = _origin(base_url or _from_environment("EGGAPI_BASE_URL"))
         reach = Reach.of(_named_hosts() if private_hosts is None else private_hosts, origin=origin)
-        stats, wire = Stats(), Wire(http_client, reach=reach)
+        stats, wire = Stats(), Wire(http_client, reach=reach, home=home)
         transport = Transport(
             wire=wire,
             key=key,
@@ -201,13 +204,19 @@ class AsyncEggClient:
         )
         trust, work = Trust(address.url), Work()
         hub = Hub(
-            transport=transport, policy=polling, stats=stats, trust=trust, tell=tell, work=work
+            transport=transport,
+            policy=polling,
+            stats=stats,
+            trust=trust,
+            tell=tell,
+            work=work,
+            home=home,
         )
         submissions = Submissions(
             transport=transport, hub=hub, wall_clock=wall_clock, address=address, tell=tell
         )
         downloads = Downloads(transport=transport, dice=random.random, tell=tell)
-        deliveries = Deliveries(transport=transport, hub=hub, submissions=submissions)
+        deliveries = Deliveries(transport=transport, hub=hub, submissions=submissions, home=home)
         self._engines = _Engines(
             limiter,
             stats,
@@ -257,6 +266,7 @@ class AsyncEggClient:
         """
         checked_seconds("drain", drain, "seconds from 0")
         if self._is_owner:
+            self._engines.transport.arrive()
             with anyio.move_on_after(drain):
                 await self._engines.work.ended()
             await self._engines.wire.aclose()
@@ -406,6 +416,7 @@ class AsyncEggClient:
         return Batch(
             requests,
             in_flight=in_flight,
+            arrive=self._engines.transport.arrive,
             read=read,
             make=make,
             save=None if folder is None else save,

@@ -2,7 +2,8 @@
 
 EggError
 ├─ ConfigurationError (ValueError)     no key, bad base URL, plain http to a host that is not
-loopback
+│  │                                   loopback
+│  └─ WrongLoopError                   in use on another event loop at once, or before a fork
 ├─ InvalidRequestError (ValueError)    refused before sending; names the field
 ├─ APIError                            the service answered, and said no
 │  ├─ BadRequestError                  400
@@ -66,6 +67,7 @@ __all__ = [
     "TurnCancelledError",
     "UnexpectedResponseError",
     "WebhookVerificationError",
+    "WrongLoopError",
 ]
 
 FailureKind = Literal["moderation", "prompt", "service"]
@@ -159,6 +161,14 @@ def _portable(value: object) -> object:
 
 class ConfigurationError(EggError, ValueError):
     """The client cannot be set up like this: no key, a bad base URL, an impossible limit."""
+
+
+class WrongLoopError(ConfigurationError):
+    """A client, limiter or batch belongs to another event loop that still runs, or to the parent.
+
+    Loops may follow each other; two at once (in two threads), or a process and its fork, cannot
+    share one. Nothing was sent. Make one for each thread and process.
+    """
 
 
 class InvalidRequestError(EggError, ValueError):

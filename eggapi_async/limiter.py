@@ -11,8 +11,8 @@ from collections import OrderedDict
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 
+from ._home import Home
 from ._pacing import Pacer
 from .errors import ConfigurationError
 
@@ -37,6 +37,7 @@ class RateLimiter:
             raise ConfigurationError(f"per_second: expected above 0, or None, got {per_second!r}")
         self.concurrency = concurrency
         self.per_second = per_second
+        self._home = Home("RateLimiter")
         self._token: object = None
         self._start_afresh()
 
@@ -55,9 +56,9 @@ class RateLimiter:
         """Wait for a turn: a free place among *concurrency*, and the rate's permission.
 
         *poll* joins the line of the polls; *again* goes to the head of the urgent one (a request
-        that was refused has waited already).
+        that was refused has waited already). Raises WrongLoopError.
         """
-        token = anyio.lowlevel.current_token()
+        token = self._home.arrive()
         if token != self._token:  # another event loop: its clock and its waiters are not ours
             self._token = token
             self._start_afresh()

@@ -49,6 +49,7 @@ FLOORS: list[set[str]] = [
         "_transport",
         "_apart",
         "_telling",
+        "_home",
         "_files",
         "limiter",
         "_work",

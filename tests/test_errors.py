@@ -34,6 +34,7 @@ from eggapi_async.errors import (
     TurnCancelledError,
     UnexpectedResponseError,
     WebhookVerificationError,
+    WrongLoopError,
     excerpt,
 )
 from eggapi_async.models import GenerationRequest, TaskSnapshot
@@ -79,6 +80,7 @@ ONE_OF_EACH: list[EggError] = [
     DownloadError("HTTP 404", url="https://cdn.eggapi.ai/a.png"),
     JournalError("not a journal"),
     WebhookVerificationError("no signature"),
+    WrongLoopError("in use elsewhere"),
 ]
 each_error = pytest.mark.parametrize(
     "error", ONE_OF_EACH, ids=[type(error).__name__ for error in ONE_OF_EACH]

@@ -71,6 +71,7 @@ PUBLIC = [
     "WebhookEvent",
     "WebhookReceiver",
     "WebhookVerificationError",
+    "WrongLoopError",
     "__version__",
     "estimate",
     "sign_webhook",

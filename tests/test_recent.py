@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from eggapi_async._recent import Recent
+import pytest
+
+from eggapi_async._recent import SIZE, Marks, Recent, _mark
 
 
 def test_what_was_put_is_there_until_it_is_too_old() -> None:
@@ -42,3 +44,25 @@ def test_another_clock_starts_all_ages_anew() -> None:
     kept.restamp(0)
     assert kept.get("a", now=5) == 1
     assert kept.get("a", now=6) is None
+
+
+def test_marks_remember_the_latest_texts() -> None:
+    """Each costs eight bytes, however long it is."""
+    marks = Marks(most=1000)
+    for number in range(1500):
+        marks.add(f"gen_{number}" * 20)
+    assert len(marks) == 1000
+    assert len(marks._marks) == 8000
+    known = [number for number in range(3000) if f"gen_{number}" * 20 in marks]
+    assert known == list(range(500, 1500))
+
+
+@pytest.mark.parametrize("offset", range(SIZE))
+def test_a_mark_across_two_others_is_none(offset: int) -> None:
+    """Only what was added as a whole is found, behind such an accident too."""
+    marks, mark = Marks(most=10), _mark("an egg")
+    marks._marks += bytes(offset) + mark + bytes(SIZE - offset if offset else 0)
+    assert ("an egg" in marks) is (offset == 0)
+    marks.add("an egg")
+    assert "an egg" in marks
+    assert "another" not in marks

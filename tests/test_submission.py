@@ -605,7 +605,7 @@ async def test_only_so_many_own_ids_are_remembered() -> None:
     """Weeks of buying do not grow without end."""
     it = shop()
     for n in range(REMEMBERED):
-        it.submissions._own[f"gen_{n}"] = None
+        it.submissions._own.add(f"gen_{n}")
     await it.buy()
     assert len(it.submissions._own) == REMEMBERED
     assert "gen_0" not in it.submissions._own
