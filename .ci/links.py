@@ -1,4 +1,4 @@
-"""Follows every relative link and anchor of the pages in a folder; ends with 1 where one is dead."""
+"""Follows every relative link and anchor of the pages in a folder; 1 where one is dead."""
 
 from __future__ import annotations
 

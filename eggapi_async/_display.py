@@ -24,7 +24,8 @@ _EDGE = "border:1px solid rgba(128,128,128,.35);border-radius:8px;overflow:hidde
 _CARD = f"margin:0;width:100%;max-width:320px;{_EDGE}"
 _IMAGE = "display:block;width:100%;height:auto;margin:0"
 _TEXT = "padding:6px 10px;font-size:12px;line-height:1.45;overflow-wrap:anywhere;text-align:left"
-_GRID = "display:grid;gap:10px;align-items:start;grid-template-columns:repeat(auto-fill,minmax(170px,1fr))"
+_COLUMNS = "grid-template-columns:repeat(auto-fill,minmax(170px,1fr))"
+_GRID = f"display:grid;gap:10px;align-items:start;{_COLUMNS}"
 
 
 def task(snapshot: TaskSnapshot, *, prompt: str = "") -> str:

@@ -17,6 +17,7 @@ import statistics
 import sys
 import types
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,6 +27,7 @@ import pytest
 from click.testing import CliRunner
 
 import eggapi_async
+from eggapi_async import emulator
 from eggapi_async.cli import eggapi
 from eggapi_async.emulator import EggEmulator
 from eggapi_async.testing import connect
@@ -54,6 +56,7 @@ def test_a_block_of_python_runs_as_it_stands(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(eggapi_async, "AsyncEggClient", client)
+    monkeypatch.setattr(emulator, "EggEmulator", partial(EggEmulator, clock=virtual_clock))
     monkeypatch.setattr(asyncio, "run", run)
 
     code = compile(block.text, str(block), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -143,14 +146,14 @@ def test_the_figures_of_the_first_list_hold() -> None:
     """500 pictures with default settings: requests beyond the submissions, and the median lag."""
 
     async def batch() -> tuple[float, float]:
-        emulator = EggEmulator(clock=anyio.current_time, seed=1)
+        service = EggEmulator(clock=anyio.current_time, seed=1)
         lags = []
-        async with connect(emulator) as egg:
+        async with connect(service) as egg:
 
             async def one(number: int) -> None:
                 task = await egg.generate(f"egg {number}")
                 await task
-                lags.append(anyio.current_time() - emulator.task(task.id).completed_at)
+                lags.append(anyio.current_time() - service.task(task.id).completed_at)
 
             await asyncio.gather(*map(one, range(500)))
             return egg.stats.polls / 500, statistics.median(lags)
