@@ -6,6 +6,7 @@ imported here: who has a client of it has loaded it. Neither's exceptions get pa
 
 from __future__ import annotations
 
+import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -38,12 +39,14 @@ class HTTPClient(Protocol):
 class Library:
     """An HTTP library: how it makes a request, and the kinds of its exceptions.
 
-    *early* come before anything is sent only, *lasting* come again however often it is tried.
+    *unsent* come before anything is sent only, whoever raises them, and *early* where httpx does.
+    *lasting* come again however often it is tried.
     """
 
     request: Callable[..., Any]
     foreign: tuple[type[Exception], ...]
     early: tuple[type[Exception], ...]
+    unsent: tuple[type[Exception], ...]
     lasting: tuple[type[Exception], ...]
     with_request: type[Exception]
 
@@ -52,11 +55,11 @@ class Library:
         """That of *module*, which is httpx or httpx2."""
         # UnicodeError: a host name that cannot be.
         lasting = (module.UnsupportedProtocol, module.InvalidURL, UnicodeError)
-        early = (module.ConnectError, module.ConnectTimeout, module.PoolTimeout, module.ProxyError)
         return cls(
             request=module.Request,
             foreign=(module.HTTPError, module.StreamError, *lasting, OSError),
-            early=early + lasting,
+            early=(module.ConnectError, module.ConnectTimeout, module.ProxyError),
+            unsent=(module.PoolTimeout, *lasting),
             lasting=(ssl.SSLCertVerificationError, *lasting),
             with_request=module.RequestError,
         )
@@ -95,18 +98,46 @@ class Trace:
 def mapped(trace: Trace, library: Library = HTTPX) -> Iterator[None]:
     """Turn every exception of the network into ConnectionFailedError.
 
-    Not sent is what is proved: an exception that only comes before sending, or any failure of a
-    connection that told of its progress, as long as no request headers were reported to leave.
+    Not sent is what is proved: any failure of a connection that told of its progress, as long as no
+    request headers were reported to leave; and of one that told nothing, an exception that only
+    comes before sending, unless it was made of something that may come later as well.
     """
     try:
         yield
     except library.foreign as exc:
-        is_early = isinstance(exc, library.early) or trace.has_spoken
+        is_early = trace.has_spoken or _is_early(exc, library)
         raise ConnectionFailedError(
             _words(exc),
             is_passing=_is_passing(exc, library),
             was_sent=trace.has_sent or not is_early,
         ) from _scrubbed(exc, library)
+
+
+def _is_early(exc: Exception, library: Library) -> bool:
+    """True where the class of *exc* proves that nothing was sent.
+
+    Transports that httpx did not make turn other libraries' errors into its own, and not with such
+    care: a connection that breaks after sending becomes a ConnectError or a ConnectTimeout.
+    """
+    if isinstance(exc, library.unsent):
+        return True
+    chain = _chain(exc)
+    is_plain = len(chain) == 1 or chain[-1].__cause__ is exc  # as stand-ins in tests raise it
+    return isinstance(exc, library.early) and (is_plain or any(map(_is_of_connecting, chain)))
+
+
+def _is_of_connecting(exc: BaseException) -> bool:
+    return isinstance(exc, (ConnectionRefusedError, socket.gaierror))
+
+
+def _chain(exc: BaseException) -> list[BaseException]:
+    """*exc* and what it came of; each once, since causes may go round."""
+    chain: list[BaseException] = []
+    following: BaseException | None = exc
+    while following is not None and following not in chain:
+        chain.append(following)
+        following = following.__cause__ or following.__context__
+    return chain
 
 
 def _words(exc: Exception) -> str:
@@ -115,13 +146,9 @@ def _words(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
 
 
-def _is_passing(exc: BaseException | None, library: Library) -> bool:
+def _is_passing(exc: BaseException, library: Library) -> bool:
     """False where trying again cannot help: no trust in the certificate, or an unusable URL."""
-    while exc is not None:
-        if isinstance(exc, library.lasting):
-            return False
-        exc = exc.__cause__ or exc.__context__
-    return True
+    return not any(isinstance(one, library.lasting) for one in _chain(exc))
 
 
 def _scrubbed(exc: Exception, library: Library) -> Exception:

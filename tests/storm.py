@@ -29,7 +29,11 @@ CALLERS: Final = 10
 LONGEST_ANSWER: Final = 0.002
 LONGEST_PATIENCE: Final = 0.008
 """Seconds after which a call is cancelled at the latest: some are answered before, most are not."""
-FULL: Final = 20_000
+FULL: Final = 100_000
+REST: Final = 1.2
+"""Seconds after which the connections of POSTs are given up by the next request."""
+GOOD_CALLS: Final = 2.0
+"""Seconds within which three calls must be answered after a storm at full size."""
 
 ESTABLISHED: Final = 1
 """The first byte of Linux's `tcp_info`, for a connection that neither end has closed."""
@@ -98,6 +102,8 @@ class Report:
     limiter: str
     most_open: int
     """Connections that the client held at once."""
+    open_at_rest: int
+    """Connections that it held after the rest and one more request."""
     stray_tasks: int
     accepted: set[str]
     unfinished: set[str]
@@ -111,8 +117,8 @@ class _Counts:
     failed: int = 0
 
 
-async def storm(cancellations: int, *, how: How, seed: int = 0) -> Report:
-    """Cancel so many calls of one client, and see what is left."""
+async def storm(cancellations: int, *, how: How, seed: int = 0, rest: float = 0) -> Report:
+    """Cancel so many calls of one client, and see what is left, also after a *rest* in seconds."""
     dice = random.Random(seed)
     service, counts = Service(dice), _Counts(cancellations)
     before = asyncio.all_tasks()
@@ -128,6 +134,9 @@ async def storm(cancellations: int, *, how: How, seed: int = 0) -> Report:
             for _ in range(3):
                 await egg.generate("An egg after the storm")
         good = time.monotonic() - ended
+        await asyncio.sleep(rest)
+        await egg.get_task("gen_looked_at")
+        at_rest = sum(map(_is_held, service.connections))
         unfinished = {task.id for task in egg.unfinished}
     server.close()
     await _all_gone(service)
@@ -140,6 +149,7 @@ async def storm(cancellations: int, *, how: How, seed: int = 0) -> Report:
         good_calls_seconds=good,
         limiter=repr(limiter),
         most_open=service.most_open,
+        open_at_rest=at_rest,
         stray_tasks=len(asyncio.all_tasks() - before),
         accepted=set(service.accepted),
         unfinished=unfinished,
@@ -186,15 +196,34 @@ async def _by_scope(egg: AsyncEggClient, is_post: bool, seconds: float) -> bool:
     return scope.cancelled_caught
 
 
-def main(cancellations: int = FULL) -> None:
+def problems(report: Report) -> list[str]:
+    """What is wrong after a storm at full size."""
+    found = {
+        "ids were lost": report.accepted != report.unfinished,
+        "calls failed": report.failed > 0,
+        "turns were lost": not report.limiter.startswith(f"<RateLimiter 0 of {TURNS} busy, 0 "),
+        "three good calls took too long": report.good_calls_seconds > GOOD_CALLS,
+        "tasks are left": report.stray_tasks > 0,
+        "too many connections at once": report.most_open > 2 * TURNS,
+        "too many connections at rest": report.open_at_rest > TURNS,
+    }
+    return [problem for problem, is_so in found.items() if is_so]
+
+
+def main(cancellations: int = FULL) -> int:
     """Run both kinds and write what came of them."""
     kinds: tuple[How, How] = ("task", "scope")
+    wrong: list[str] = []
     for how in kinds:
-        report = asyncio.run(storm(cancellations, how=how))
+        report = asyncio.run(storm(cancellations, how=how, rest=REST))
         shown = attrs.evolve(report, accepted=set(), unfinished=set())
         lost = report.accepted - report.unfinished
+        wrong += problems(report)
         sys.stdout.write(f"{how}: {shown}\n  {len(report.accepted)} accepted, {len(lost)} lost\n")
+        sys.stdout.flush()
+    sys.stdout.write("\n".join(wrong or ["all is well"]) + "\n")
+    return bool(wrong)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    sys.exit(main(*map(int, sys.argv[1:])))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import pickle
+import socket
 import ssl
 import warnings
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import aiohttp
 import anyio
 import httpcore
 import httpx
@@ -652,3 +655,65 @@ async def test_certificates_that_cannot_be_read_are_a_matter_of_configuration(
     finally:
         _tls.cache_clear()
         await wire.aclose()
+
+
+# --- transports that others made -------------------------------------------------------------
+
+
+def raised(outer: Exception, *inner: Exception) -> Exception:
+    """*outer* as it is caught: raised from the first of the *inner*, that from the next."""
+    for exc, cause in itertools.pairwise((outer, *inner)):
+        exc.__cause__ = cause
+    return outer
+
+
+LOOSELY_MAPPED: dict[str, Callable[[], Exception]] = {
+    "a reset as a ConnectError": lambda: raised(
+        httpx.ConnectError("reset"), aiohttp.ClientOSError(104, "reset"), ConnectionResetError()
+    ),
+    "a hang-up as a ConnectTimeout": lambda: raised(
+        httpx.ConnectTimeout("gone"), aiohttp.ServerDisconnectedError()
+    ),
+    "a proxy's answer as a ProxyError": lambda: raised(
+        httpx.ProxyError("no"), RuntimeError("who knows")
+    ),
+}
+
+
+@pytest.mark.parametrize("make", LOOSELY_MAPPED.values(), ids=LOOSELY_MAPPED)
+async def test_a_transport_of_others_may_call_anything_a_failed_connection(
+    make: Callable[[], Exception],
+) -> None:
+    """httpx-aiohttp calls a reset after the request so: it is no proof that nothing was sent."""
+    with pytest.raises(ConnectionFailedError) as caught:
+        await exchange(mocked(make()), method="POST")
+    assert caught.value.was_sent
+
+
+OF_CONNECTING: dict[str, Callable[[], Exception]] = {
+    "refused": lambda: raised(
+        httpx.ConnectError("refused"), ConnectionRefusedError(111, "refused")
+    ),
+    "no such name": lambda: raised(
+        httpx.ConnectTimeout("?"), aiohttp.ClientError(), socket.gaierror(-2, "unknown")
+    ),
+    "no connection free, of whatever it came": lambda: raised(
+        httpx.PoolTimeout(""), RuntimeError("busy")
+    ),
+    "a URL that cannot be, of whatever it came": lambda: raised(
+        httpx.InvalidURL("?"), RuntimeError()
+    ),
+    "what a stand-in re-raises from itself": lambda: raised(
+        round_trip := httpx.ConnectError("mocked"), RuntimeError("side effect"), round_trip
+    ),
+}
+
+
+@pytest.mark.parametrize("make", OF_CONNECTING.values(), ids=OF_CONNECTING)
+async def test_a_transport_of_others_may_prove_that_nothing_was_sent(
+    make: Callable[[], Exception],
+) -> None:
+    """By what the system said when it was to connect; causes that go round are read once."""
+    with pytest.raises(ConnectionFailedError) as caught:
+        await exchange(mocked(make()), method="POST")
+    assert not caught.value.was_sent
