@@ -29,7 +29,7 @@ from ._hooks import Trust, url_of
 from ._polling import Ask, Peek, Sweep, Watched, Watchlist
 from ._recent import Recent
 from ._rhythm import History, PollPolicy, Rhythm
-from ._telling import ended, polled
+from ._telling import ended, outline, polled
 from ._transport import Transport
 from ._values import snapshot
 from ._work import Work
@@ -421,7 +421,7 @@ class Hub:
             is_answered = True
         except EggError as error:
             is_answered = True
-            log.debug("%s failed: %s", ask, error)
+            log.debug("%s failed: %s", ask, outline(error))
             self._tell_polled(ask, began, [], error)
             self._watchlist.failed(ask, now=anyio.current_time())
             if isinstance(error, (AuthenticationError, ConfigurationError)):

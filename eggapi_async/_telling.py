@@ -1,6 +1,7 @@
 """Tells the caller's `on_event` what happens, and lets nothing that it does break a call.
 
-Of an error only its class and its HTTP status are told: its text may quote a prompt.
+Of an error only its class and its HTTP status are told: its text may quote a prompt. The same holds
+for the log.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterable
+
+import attrs
 
 from .client_events import (
     CallRetried,
@@ -92,6 +95,17 @@ def ended(task: TaskSnapshot, model: str, seconds: float | None) -> TaskComplete
         seconds=seconds,
         cost=task.cost,
     )
+
+
+def fields(event: CallRetried) -> dict[str, object]:
+    """*event* for the `extra` of a log record."""
+    return {f"egg_{name}": value for name, value in attrs.asdict(event).items()}
+
+
+def outline(error: EggError) -> str:
+    """What went wrong, for a log: without the words of the service, which may quote a prompt."""
+    status = _status(error)
+    return str(error) if status is None else f"{_name(error)} (HTTP {status})"
 
 
 def _name(error: EggError) -> str:

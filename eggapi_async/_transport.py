@@ -25,7 +25,7 @@ from ._apart import apart
 from ._protocol import Answer, Call, is_refusal
 from ._quota import Quota
 from ._retry import Patience, next_delay
-from ._telling import repeated
+from ._telling import fields, outline, repeated
 from ._values import retry_after
 from ._wire import ApiKey, Stream, Wire
 from .client_events import CooledDown, Tell
@@ -162,11 +162,10 @@ class Transport:
                 if delay is None or cost is None:
                     raise
                 drawn += cost
-                log.info("%s %s goes again after %s", call.method, call.path, error)
                 attempt = _Attempt(started + patience.retry.deadline + LATE, error)
                 # After a 429 the limiter's cool-down is the pause.
                 is_paced = isinstance(error, RateLimitedError) and error.status_code == 429
-                self._note_retry(call.kind, attempts, error, delay)
+                self._note_retry(call, attempts, error, delay)
             else:
                 self._quota.earn(drawn)
                 return value
@@ -260,7 +259,10 @@ class Transport:
             if call.is_billing:
                 self._lost(attempt, lose, "cancelled before the answer came")
             raise
-        log.debug("%s %s: HTTP %s", call.method, call.path, answer.status)
+        if log.isEnabledFor(logging.DEBUG):
+            took = anyio.current_time() - attempt.left_at
+            extra = {"egg_kind": call.kind, "egg_status_code": answer.status, "egg_seconds": took}
+            log.debug("%s %s: HTTP %s", call.method, call.path, answer.status, extra=extra)
         self._note_limit(answer, attempt.left_at, call.kind)
         return answer
 
@@ -271,19 +273,36 @@ class Transport:
             return call.read(answer)
         except EggError as error:
             if call.is_billing and not is_refusal(error):
-                raise self._lost(attempt, lose, str(error)) from error
+                raise self._lost(attempt, lose, str(error), outline(error)) from error
             raise
 
-    def _lost(self, attempt: _Attempt, lose: Callable[[Lost], EggError], problem: str) -> EggError:
+    def _lost(
+        self,
+        attempt: _Attempt,
+        lose: Callable[[Lost], EggError],
+        problem: str,
+        outlined: str | None = None,
+    ) -> EggError:
         assert attempt.sent_at is not None, "what was lost had been sent"
         error = lose(Lost(problem, attempt.sent_at, self._wall_clock()))
-        log.warning("%s", error)
+        log.warning(
+            "a submission's answer was lost (%s): the task may exist and be billed",
+            outlined or problem,
+            extra={"egg_kind": "submit"},
+        )
         return error
 
-    def _note_retry(self, kind: str, attempt: int, error: EggError, delay: float) -> None:
+    def _note_retry(self, call: Call[T], attempt: int, error: EggError, delay: float) -> None:
         self._stats.retries += 1
+        is_logged = log.isEnabledFor(logging.INFO)
+        if self._tell is None and not is_logged:
+            return
+        again = repeated(call.kind, attempt, delay, error)
+        if is_logged:
+            text = "%s %s goes again after %s"
+            log.info(text, call.method, call.path, outline(error), extra=fields(again))
         if self._tell is not None:
-            self._tell(repeated(kind, attempt, delay, error))
+            self._tell(again)
 
     def _note_limit(self, answer: Answer, left_at: float, kind: str) -> None:
         if answer.status != 429:

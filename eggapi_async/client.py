@@ -146,6 +146,9 @@ class AsyncEggClient:
                  environment's EGGAPI_PRIVATE_HOSTS, with commas between. The API's own host and
                  port always may, and all of this machine where the API is on it
 
+    Repetitions are logged under `eggapi_async` at INFO, requests at DEBUG; EGGAPI_LOG=info or debug
+    in the environment shows them on standard error.
+
     Use it as `async with AsyncEggClient() as egg:`, or call `aclose()`. One client serves any
     number of coroutines, and event loops that follow each other. Raises ConfigurationError, and
     WrongLoopError where it is used on another loop while the first still runs, or after a fork.
@@ -174,6 +177,10 @@ class AsyncEggClient:
             key = ApiKey(_from_environment("EGGAPI_API_KEY") if api_key is None else api_key)
         finally:
             del api_key  # so that no traceback with locals can show it
+        if level := _from_environment("EGGAPI_LOG"):
+            from ._console import show  # only here: most programs do without
+
+            show(level)
         limiter = RateLimiter() if limiter is None else limiter
         _check_kinds(
             model=(model, str),

@@ -21,6 +21,7 @@ from ._events import WebhookEvent, confirmed, tells_all
 from ._hooks import reference_in
 from ._recent import Recent
 from ._signing import Stamp, read_stamp, usable_secrets
+from ._telling import outline
 from ._verification import MAX_BODY, PROBLEMS, Secret, sign_webhook, verify_webhook
 from .errors import ConfigurationError, EggError, NotFoundError, WebhookVerificationError
 from .models import TaskSnapshot
@@ -232,9 +233,10 @@ class WebhookReceiver:
         log.log(level, "a webhook was refused (%s): %s", reason, PROBLEMS.get(reason, "no event"))
 
     def _lament(self, event: WebhookEvent, error: Exception) -> None:
-        is_told = isinstance(error, EggError)
         text = "the %s of %s could not be handled, it will be delivered again: %s"
-        log.warning(text, event.event, event.task_id, error, exc_info=None if is_told else error)
+        said = outline(error) if isinstance(error, EggError) else error
+        trace = None if isinstance(error, EggError) else error
+        log.warning(text, event.event, event.task_id, said, exc_info=trace)
 
 
 async def _called(handler: Handler, event: WebhookEvent) -> Any:

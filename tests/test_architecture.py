@@ -50,6 +50,7 @@ FLOORS: list[set[str]] = [
         "_apart",
         "_telling",
         "_home",
+        "_console",
         "_files",
         "limiter",
         "_work",

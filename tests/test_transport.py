@@ -625,7 +625,7 @@ async def test_a_repetition_is_told_at_info(caplog: pytest.LogCaptureFixture) ->
     egg, _ = scripted(httpx.ReadError("cut"), httpx.Response(200, json=data(task())))
     await egg.get_task("gen_1")
     (record,) = [record for record in caplog.records if record.name == "eggapi_async"]
-    assert "GET /v1/tasks/gen_1 goes again after ReadError: cut" in record.getMessage()
+    assert record.getMessage() == "GET /v1/tasks/gen_1 goes again after ReadError: cut"
 
 
 def test_jitter_comes_from_the_dice() -> None:
