@@ -32,7 +32,7 @@ import anyio.to_thread
 import attrs
 
 from ._apart import apart
-from ._files import Output, Part, plan, whole_file
+from ._files import Output, Part, plan, sweep, whole_file
 from ._formats import TEXT, sniff
 from ._retry import RetryPolicy, next_delay
 from ._telling import repeated
@@ -51,6 +51,8 @@ HOPS: Final = 5
 """Redirects that are followed."""
 PATIENCE: Final = 600.0
 """Seconds that one attempt at one file may take, however slowly it drips."""
+FOLDERS: Final = 1024
+"""Folders that are remembered as tidied up."""
 CHUNK: Final = 256 * 1024
 """Bytes that are gathered before a worker thread writes them."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -72,6 +74,7 @@ class Downloads:
         self._dice = dice
         self._tell = tell
         self._turns = anyio.Semaphore(PARALLEL)
+        self._swept: set[Path] = set()
 
     async def save(
         self,
@@ -93,6 +96,7 @@ class Downloads:
             raise _not_https(source)
         url = source if isinstance(source, str) else source.url or ""
         files = await _in_thread(url, destination, plan, source, destination, overwrite, stem)
+        await self._sweep(files[0].folder)
 
         async def fetch(index: int) -> Path:
             return await self._fetch(files[index], index, policy, max_bytes, overwrite, refresh)
@@ -113,7 +117,7 @@ class Downloads:
         Raises DownloadError, and InvalidRequestError where there is no such output.
         """
         urls = (source,) if isinstance(source, str) else source.urls
-        if isinstance(source, str) and not is_safe_url(source):
+        if isinstance(source, str) and not _is_safe(source):
             raise _not_https(source)
         if not urls:
             raise DownloadError("the task has no output to fetch", url=getattr(source, "id", ""))
@@ -127,6 +131,15 @@ class Downloads:
             return memory.getvalue()
 
         return await _each(_chosen(index, len(urls)), fetch)
+
+    async def _sweep(self, folder: Path) -> None:
+        """Once for each folder, since a folder of thousands takes a while to read."""
+        if folder in self._swept:
+            return
+        if len(self._swept) >= FOLDERS:
+            self._swept.clear()
+        self._swept.add(folder)
+        await anyio.to_thread.run_sync(sweep, folder)
 
     async def _fetch(
         self,
@@ -200,6 +213,7 @@ class Downloads:
         raise AssertionError("counting never ends")
 
     async def _attempt(self, file: Output, part: Part, max_bytes: int) -> None:
+        there = (file.url, file.folder)
         with anyio.move_on_after(PATIENCE):
             async with self._open(file.url, part.resume()) as stream:
                 length = _begin(file, part, stream)
@@ -207,6 +221,8 @@ class Downloads:
                     raise _too_big(file, max_bytes)
                 await _pour(file, part, stream, max_bytes)
                 _check(file, part, length)
+                if not part.is_framed and not await _in_thread(*there, part.ends_there):
+                    raise _ended_early(part)
             return
         raise ConnectionFailedError(f"not finished within {PATIENCE:g} s", is_passing=False)
 
@@ -284,6 +300,7 @@ def _begin(file: Output, part: Part, stream: Stream) -> int | None:
     if stream.status == 206 and _continues(part, stream):
         total = _number(stream.headers["content-range"].rpartition("/")[2])
         size = total if length is None else total or part.size + length
+        part.total = total or part.total
         part.is_framed |= size is not None
         return size
     if stream.status in _EXPIRED:
@@ -294,7 +311,7 @@ def _begin(file: Output, part: Part, stream: Stream) -> int | None:
         raise ConnectionFailedError(f"HTTP {stream.status}", is_passing=may_pass)
     if stream.headers.get("content-encoding", "identity") != "identity":
         raise DownloadError("the body is compressed, though that was declined", url=file.url)
-    part.restart(stream.headers.get("etag", ""))
+    part.restart(stream.headers.get("etag", ""), length)
     part.is_framed = length is not None or "transfer-encoding" in stream.headers
     return length
 
@@ -316,9 +333,13 @@ def _check(file: Output, part: Part, length: int | None) -> None:
         raise DownloadError(f"expected a picture or a video, got {part.head!r}", url=file.url)
     is_whole = kind.is_whole(part.head, part.tail, part.size)
     if (length is not None and part.size != length) or is_whole is False:
-        raise ConnectionFailedError(f"the body ended after {part.size} bytes, before its end")
+        raise _ended_early(part)
     if is_whole is None and not part.is_framed:
         raise DownloadError("nothing tells whether the body is whole", url=file.url)
+
+
+def _ended_early(part: Part) -> ConnectionFailedError:
+    return ConnectionFailedError(f"the body ended after {part.size} bytes, before its end")
 
 
 def _is_safe(url: str) -> bool:

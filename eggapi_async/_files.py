@@ -142,6 +142,34 @@ def kept_in(folder: str, paths: Iterable[Path]) -> list[Path]:
     return kept
 
 
+def sweep(folder: Path) -> None:
+    """Remove what dead fetches left in *folder*: who fetches keeps its part locked, and the lock
+    ends with it, however that ends."""
+    with suppress(OSError):
+        for name in filter(_PART.fullmatch, os.listdir(folder)):
+            _remove_if_dead(folder / name)
+
+
+def _remove_if_dead(part: Path) -> None:
+    with suppress(OSError):  # it is locked, or not ours to remove
+        if os.name == "nt":  # where an open file cannot be removed
+            part.unlink()
+            return
+        with open(part, "rb", opener=_no_link) as file:
+            _lock(file.fileno(), waits=False)
+            part.unlink()
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _lock(descriptor: int, *, waits: bool) -> None:
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 _PART = re.compile(r"\.(.{1,60})\.[0-9a-f]{12}\.part")
 
 
@@ -156,6 +184,9 @@ def remove_strays(folder: str, known: Callable[[Collection[str]], Collection[str
                 Path(folder, match[0]).unlink(missing_ok=True)
 
 
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
+
+
 class Part:
     """An output in the making: a file beside its final place and under another name, or memory."""
 
@@ -163,6 +194,7 @@ class Part:
         self._path = path
         self._file = file
         self._etag = ""
+        self.total: int | None = None
         self.size = 0
         self.head = b""
         self.tail = b""
@@ -170,10 +202,16 @@ class Part:
 
     @classmethod
     def open(cls, output: Output) -> Part:
-        """A new, empty one."""
+        """A new, empty one, locked for as long as it is open."""
         path = output.folder / f".{(output.part or output.stem)[:60]}.{secrets.token_hex(6)}.part"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-        return cls(os.fdopen(os.open(path, flags, 0o666), "wb"), path)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+        part = cls(os.fdopen(os.open(path, flags, 0o666), "w+b"), path)
+        with suppress(OSError, ImportError):  # a system, or a file system, without such locks
+            _lock(part._file.fileno(), waits=True)
+        if path.exists():
+            return part
+        part.discard()  # somebody took it for a dead one's, in the moment before it was locked
+        return cls.open(output)
 
     def write(self, data: bytes) -> None:
         """Append *data*."""
@@ -182,9 +220,10 @@ class Part:
         self.head = (self.head + data[:HEAD])[:HEAD]
         self.tail = (self.tail + data[-TAIL:])[-TAIL:]
 
-    def restart(self, etag: str) -> None:
-        """Forget what came: a body begins again from its start. *etag* names the version."""
-        self._etag = etag
+    def restart(self, etag: str, total: int | None = None) -> None:
+        """Forget what came: a body begins again from its start. *etag* names the version, *total*
+        is its size."""
+        self._etag, self.total = etag, total
         if self.size:
             self._file.seek(0)
             self._file.truncate()
@@ -197,20 +236,31 @@ class Part:
         return {"Range": f"bytes={self.size}-", "If-Range": self._etag}
 
     def continues(self, content_range: str, etag: str = "") -> bool:
-        """True when *content_range* starts exactly where we are, and *etag*, if any, is ours."""
-        is_here = bool(self.size) and content_range.startswith(f"bytes {self.size}-")
-        return is_here and etag in ("", self._etag)
+        """True when *content_range* starts exactly where we are, in a file of the same size, and
+        *etag*, if any, is ours."""
+        found = _RANGE.fullmatch(content_range)
+        if not found or not self.size or int(found[1]) != self.size:
+            return False
+        is_same_size = found[2] == "*" or self.total in (None, int(found[2]))
+        return is_same_size and etag in ("", self._etag)
+
+    def ends_there(self) -> bool:
+        """True where the parts of the file end where it does, as far as its format tells."""
+        self._file.seek(0)
+        return sniff(self.head).ends_there(self._file.read())
 
     def publish(self, output: Output, overwrite: bool) -> Path:
         """Make the file durable and give it its name, in one step."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
+        if os.name == "nt":  # where an open file cannot be renamed; elsewhere the lock must stay
+            self._file.close()
         final = output.path(sniff(self.head).suffix)
         if overwrite:
             os.replace(self._path, final)
         else:
             _rename_to_free_name(self._path, final, output)
+        self._file.close()
         _sync_folder(output.folder)
         return final
 

@@ -6,6 +6,7 @@ pieces in virtual time. Where the framing on the wire is the point, `wire.py` is
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,9 +20,39 @@ from eggapi_async import AsyncEggClient, TaskSnapshot
 Piece = bytes | float | Exception
 """Bytes to send, virtual seconds to wait, or an exception to break off with."""
 
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(40)) + b"\x00\x00\x00\x00IEND\xaeB`\x82"
-JPEG = b"\xff\xd8\xff\xe0" + bytes(range(40)) + b"\xff\xd9"
-WEBP = b"RIFF" + (48).to_bytes(4, "little") + b"WEBPVP8 " + bytes(range(40))
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+def png(data: bytes) -> bytes:
+    """A PNG of the service's kind: what a client need not understand is in it, too."""
+    parts = [(b"IHDR", bytes(13)), (b"IDAT", data), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
+
+
+def jpeg(data: bytes, small: bytes = b"") -> bytes:
+    """A JPEG with a *small* picture inside, an escape and a restart in its *data*."""
+    inside = b"\xff\xe1" + (2 + len(small)).to_bytes(2, "big") + small
+    scan = b"\xff\xda\x00\x04\x01\x00" + data + b"\xff\x00\xff\xd0"
+    return b"\xff\xd8" + inside + scan + b"\xff\xff\xd9"
+
+
+def webp(data: bytes) -> bytes:
+    """A WebP whose header tells its size."""
+    return b"RIFF" + (8 + len(data)).to_bytes(4, "little") + b"WEBPVP8 " + data
+
+
+def gif(data: bytes) -> bytes:
+    """A GIF with a table of two colours, an extension, and *data* as that of its picture."""
+    blocks = b"".join(bytes([len(data[n:][:9])]) + data[n:][:9] for n in range(0, len(data), 9))
+    screen = b"GIF89a" + bytes(4) + b"\x80" + bytes(2) + b"\x3b" * 6
+    return screen + b"\x21\xf9\x01\x3b\x00" + b"\x2c" + bytes(9) + b"\x02" + blocks + b"\x00\x3b"
+
+
+PNG = png(bytes(range(20)))
+JPEG = jpeg(bytes(range(20)))
+WEBP = webp(bytes(range(40)))
 MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(range(40))
 
 

@@ -33,8 +33,12 @@ from tests.content_host import (
     broken,
     customer,
     finished,
+    gif,
+    jpeg,
     part,
+    png,
     says,
+    webp,
     whole,
 )
 from tests.virtual_time import VirtualLoop, on_both, run_virtual
@@ -263,7 +267,7 @@ async def test_redirects_in_a_circle_end(tmp_path: Path) -> None:
 @pytest.mark.real_time
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_body_cut_at_any_byte_is_no_file(tmp_path: Path, kind: str, framing: Any) -> None:
+async def test_a_body_cut_on_the_wire_is_no_file(tmp_path: Path, kind: str, framing: Any) -> None:
     """Cut at every byte, with and without Content-Length: no final file, no temporary one."""
     content = KINDS[kind]
     cuts = [cut(content[:at], framing=framing, missing=len(content) - at) for at in _all(content)]
@@ -273,10 +277,48 @@ async def test_a_body_cut_at_any_byte_is_no_file(tmp_path: Path, kind: str, fram
                 with pytest.raises(DownloadError):
                     await egg.download(finished(f"{server.url}/x.{kind}"), tmp_path)
                 assert names(tmp_path) == set()
+        assert len(server.requests) == len(content)
 
 
 def _all(content: bytes) -> Iterable[int]:
     return range(len(content))
+
+
+INSIDE = bytes(range(256)) + PNG + JPEG + gif(b"inside") + os.urandom(360)
+DETAILED = {
+    "png": png(INSIDE),
+    "jpg": jpeg(INSIDE.replace(b"\xff", b"\xfe"), JPEG + PNG),
+    "webp": webp(INSIDE[: len(INSIDE) // 2 * 2]),
+    "gif": gif(INSIDE),
+}
+"""Pictures with whole pictures inside, as many a one has: a preview, or where it comes from."""
+
+
+@pytest.mark.parametrize("is_sized", [True, False], ids=["with a length", "without"])
+@pytest.mark.parametrize("kind", DETAILED)
+async def test_a_body_cut_at_any_byte_is_no_file(tmp_path: Path, kind: str, is_sized: bool) -> None:
+    """Neither where a picture inside it ends; whole, it is one. No part is left by either."""
+    content = DETAILED[kind]
+    length = len(content) if is_sized else None
+
+    def play(request: httpx.Request) -> Reply:
+        return Reply([content[: int(request.url.path[1:])]], length=length)
+
+    urls = [f"https://cdn.test/{at}" for at in _all(content)]
+    async with customer(Host(play=play), retry=ONCE) as egg:
+        for few in (urls[n : n + 50] for n in range(0, len(urls), 50)):
+            with pytest.raises(DownloadError, match=r"before its end|expected a|nothing tells"):
+                await egg.download(finished(*few), tmp_path)
+            assert names(tmp_path) == set()
+        [path] = await egg.download(f"https://cdn.test/{len(content)}", tmp_path)
+    assert path.read_bytes() == content
+    assert path.suffix == f".{kind}"
+
+
+def test_that_was_at_five_thousand_places() -> None:
+    """Of the three kinds of pictures that the service makes."""
+    pictures = [DETAILED[kind] for kind in ("png", "jpg", "webp")]
+    assert 2 * sum(map(len, pictures)) >= 5000, [len(picture) for picture in pictures]
 
 
 @pytest.mark.real_time
@@ -374,6 +416,57 @@ async def test_a_resumed_body_is_one_version_only(
     assert path.read_bytes() == PNG
     assert host.ranges == ranges
     assert names(tmp_path) == {"gen_1.png"}
+
+
+OTHER = png(b"another version of the picture")
+FIRST = {
+    "a strong ETag": {"ETag": '"v1"'},
+    "a weak ETag": {"ETag": 'W/"v1"'},
+    "no ETag": {},
+    "an ETag without quotes": {"ETag": "v1"},
+}
+THEN: dict[str, Reply] = {
+    "the rest": part(PNG, 20, **ETAG),
+    "the rest, and no ETag": part(PNG, 20),
+    "the rest of another ETag": part(OTHER, 20, ETag='"v2"'),
+    "the rest of another size": part(OTHER, 20),
+    "the rest from too early a byte": part(PNG, 19, **ETAG),
+    "the rest from too late a byte": part(PNG, 21, **ETAG),
+    "the rest of nobody knows what": says(206, PNG[20:], **ETAG),
+    "a part that was not asked for": part(PNG, 0, **ETAG),
+    "ranges of another unit": Reply([PNG[20:]], 206, {"Content-Range": "items 20-71/72"}),
+    "a part that ends before it begins": Reply([PNG], 206, {"Content-Range": "bytes 20-1"}),
+    "all of it": whole(PNG, **ETAG),
+    "all of another version": whole(OTHER, ETag='"v2"'),
+    "416": says(416),
+    "304": says(304),
+}
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("then", THEN)
+async def test_whatever_comes_after_a_break_is_one_version(
+    tmp_path: Path, first: str, then: str
+) -> None:
+    """The rest is asked for by a strong ETag only, with If-Range; the file is one or the other."""
+    host = Host(broken(PNG, 20, **FIRST[first]), THEN[then], whole(OTHER))
+    if then == "304":
+        assert "HTTP 304" in str(await refused(host, tmp_path, finished(URL)))
+    else:
+        async with customer(host) as egg:
+            [path] = await egg.download(finished(URL), tmp_path)
+        assert path.read_bytes() in (PNG, OTHER)
+    asked = host.requests[1].headers
+    is_strong = first == "a strong ETag"
+    assert asked.get("range") == ("bytes=20-" if is_strong else None)
+    assert asked.get("if-range") == ('"v1"' if is_strong else None)
+    is_rest = then in ("the rest", "the rest, and no ETag")
+    assert len(host.requests) == 2 or not (is_rest and is_strong)
+
+
+def test_those_were_more_than_24() -> None:
+    """Combinations of what was promised first and what came then."""
+    assert len(FIRST) * len(THEN) >= 24
 
 
 async def test_a_part_of_the_rest_is_not_the_rest(tmp_path: Path) -> None:
@@ -485,7 +578,8 @@ async def test_a_file_of_just_the_cap_is_taken(tmp_path: Path) -> None:
 
 async def test_the_cap_holds_over_a_resume(tmp_path: Path) -> None:
     """The bytes before the break count too."""
-    host = Host(HALF, part(PNG + bytes(50), 20, **ETAG))
+    half = Reply([PNG[:20], httpx.ReadError("reset")], headers=ETAG)
+    host = Host(half, part(PNG + bytes(50), 20, **ETAG))
     assert "max_bytes" in str(await refused(host, tmp_path, max_bytes=len(PNG)))
 
 
@@ -897,6 +991,21 @@ async def test_an_impossible_destination_is_a_download_error(
             await egg.download(finished(URL), destination)
     assert names(tmp_path) == before
     assert host.requests == []
+
+
+async def test_a_folder_is_tidied_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed process left is gone with the next picture; then nobody looks again."""
+    monkeypatch.setattr("eggapi_async._downloads.FOLDERS", 2)
+    stray = ".gen_9.0123456789ab.part"
+    async with customer(Host(play=_png)) as egg:
+        for folder in ("a", "b", "c"):  # one more than are remembered
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / stray).touch()
+            await egg.download(finished(URL), tmp_path / folder)
+            assert names(tmp_path / folder) == {"gen_1.png"}
+        (tmp_path / "c" / stray).touch()
+        await egg.download(finished(URL, task_id="gen_2"), tmp_path / "c")
+    assert names(tmp_path / "c") == {"gen_1.png", "gen_2.png", stray}
 
 
 # --- cancellation -----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eggapi_async._files import Output, Part, _sync_folder, plan, whole_file
+from eggapi_async._files import Output, Part, _sync_folder, plan, sweep, whole_file
 from eggapi_async.errors import DownloadError, EggError, InvalidRequestError
 from eggapi_async.models import TaskSnapshot
 
@@ -281,6 +281,73 @@ def test_what_continues(tmp_path: Path, content_range: str, etag: str, does: boo
     part.restart('"v1"')
     assert not part.continues("bytes 0-9/10")
     part.discard()
+
+
+# --- what the dead have left -----------------------------------------------------------------
+
+
+def test_what_a_dead_fetch_left_is_removed_and_what_a_living_one_has_is_not(
+    tmp_path: Path,
+) -> None:
+    """A part is locked while somebody has it open, and by nobody else's leave."""
+    living = Part.open(output(tmp_path))
+    (tmp_path / ".gen_2.0123456789ab.part").write_bytes(PNG)
+    kept = [".gen_2.part", "gen_2.0123456789ab.part", ".gen_2.0123456789AB.part", "notes.txt"]
+    for name in kept:
+        (tmp_path / name).touch()
+    (tmp_path / ".link.0123456789ab.part").symlink_to(tmp_path / "notes.txt")
+    (tmp_path / ".folder.0123456789ab.part").mkdir()
+    sweep(tmp_path)
+    [part] = set(names(tmp_path)) - {*kept, ".link.0123456789ab.part", ".folder.0123456789ab.part"}
+    assert part.startswith(".gen_1.")
+    living.write(PNG)
+    assert living.publish(output(tmp_path), overwrite=False).read_bytes() == PNG
+    living.discard()
+
+
+def test_a_folder_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
+    """Tidying up is no reason to fail."""
+    sweep(tmp_path / "none")
+
+
+def test_where_open_files_cannot_be_removed_no_lock_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor may an open one be renamed there: it is closed before."""
+    path = tmp_path / ".gen_2.0123456789ab.part"
+    path.touch()
+    part = Part.open(output(tmp_path))
+    part.write(PNG)
+    elsewhere = tmp_path.with_name("elsewhere")
+    elsewhere.mkdir()
+    path.rename(elsewhere / path.name)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        sweep(elsewhere)
+        final = part.publish(output(tmp_path), overwrite=False)
+    assert names(elsewhere) == []
+    assert final.read_bytes() == PNG
+
+
+def test_a_part_that_was_taken_for_a_dead_ones_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its making and its lock another may tidy up; and some file systems know no locks."""
+    swept: list[int] = []
+
+    def lock(descriptor: int, _: int) -> None:
+        if not swept:
+            swept.append(descriptor)
+            (only,) = tmp_path.iterdir()
+            only.unlink()
+        else:
+            raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", lock)
+    part = Part.open(output(tmp_path))
+    part.write(PNG)
+    assert part.publish(output(tmp_path), overwrite=False).read_bytes() == PNG
+    assert names(tmp_path) == ["gen_1.png"]
 
 
 # --- publishing ------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from eggapi_async._formats import (
     Format,
     sniff,
 )
+from tests.content_host import gif, jpeg, png, webp
 
 IEND = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 WHOLE_PNG = b"\x89PNG\r\n\x1a\n" + b"\x00" * 40 + IEND
@@ -71,6 +72,39 @@ def test_a_cut_anywhere_is_seen(data: bytes) -> None:
     assert is_whole(data) is True
     for length in range(12, len(data)):
         assert is_whole(data[:length]) is False
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        pytest.param(PNG, png(b"a"), id="a PNG"),
+        pytest.param(PNG, png(png(b"")), id="a PNG in a PNG"),
+        pytest.param(JPEG, jpeg(b"a"), id="a JPEG"),
+        pytest.param(JPEG, jpeg(b"a", jpeg(b"b")), id="a JPEG in a JPEG"),
+        pytest.param(JPEG, jpeg(b"a") + b"\x00" * 9, id="a padded JPEG"),
+        pytest.param(JPEG, jpeg(b"a") + jpeg(b"b"), id="a JPEG of two pictures"),
+        pytest.param(GIF, gif(b"\x3b" * 30), id="a GIF"),
+        pytest.param(GIF, gif(b"").replace(b"\x80", b"\x00").replace(b"\x3b" * 6, b""), id="grey"),
+        pytest.param(WEBP, webp(b"aa"), id="a WebP, of which nothing more is known"),
+    ],
+)
+def test_a_file_is_walked_through(kind: Format, data: bytes) -> None:
+    """Its parts end where it does; where a picture inside it ends, they do not."""
+    assert sniff(data[:HEAD]) is kind
+    assert kind.ends_there(data)
+    first = len(jpeg(b"a"))  # a JPEG of two is also one of one
+    cuts = set(range(12, len(data))) - ({first} if kind is JPEG else set())
+    if kind is JPEG:
+        cuts -= set(range(first, len(data))) if data[first:].strip(b"\x00") == b"" else set()
+    if kind is not WEBP:
+        assert not any(kind.ends_there(data[:at]) for at in cuts)
+        assert not kind.ends_there(data + b"more")
+
+
+@pytest.mark.parametrize("data", [b"\xff\xd8\xff\xda\x00\x02\xff", b"\xff\xd8nonsense"])
+def test_no_nonsense_is_a_whole_jpeg(data: bytes) -> None:
+    """Where it breaks off, or is none after all."""
+    assert not JPEG.ends_there(data)
 
 
 def test_jpegs_may_be_padded() -> None:

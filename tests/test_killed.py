@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.mortal import ENDED, NO_JOURNAL, Books, Job, Nursery, Shop, books, check, nursery, run
-from tests.served import served
+from tests.served import ROOT, environment, served
 
 pytestmark = [
     pytest.mark.real_time,
@@ -110,3 +111,18 @@ def test_a_full_disk(shop: Shop, url: str, cradle: Nursery, tmp_path: Path, part
             assert all(it.states[prompt] in ("intent", "uncertain") for prompt in it.lost)
         finish(shop, job)
     assert stopped >= 3
+
+
+def test_a_download_killed_or_failing_at_anything_it_asks_of_the_disk(tmp_path: Path) -> None:
+    """32 kills, and 32 errors of four kinds: no half file, and nothing is left by the next run.
+
+    At every system call: `python -m tests.download_rig`.
+    """
+    command = [sys.executable, "-m", "tests.download_rig", "--forks", "64", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line.partition(" × ") for line in done.stdout.splitlines()]
+    tally = {what: int(number) for number, _, what in lines}
+    assert tally["SIGKILL: -9"] >= 25
+    assert sum(number for what, number in tally.items() if what.endswith(": 3")) >= 8
+    assert sum(tally.values()) == 64
