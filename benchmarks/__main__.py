@@ -2,6 +2,7 @@
 
 compare   the contenders side by side; the default
 alone     one task at a time after fifty others, in virtual time
+simulate  whole batches under limits that the client is not told, in virtual time
 wire      what one request costs, by arrangement of the connections
 decode    what reading an answer costs
 import    what importing the package costs beyond httpx
@@ -25,6 +26,7 @@ from .imports import imports
 from .profiling import profile
 from .report import report
 from .scenario import Scenario
+from .simulated import simulated
 from .wire import wire
 
 
@@ -49,6 +51,7 @@ def _profile(arguments: argparse.Namespace) -> None:
 LOOKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "compare": lambda given: compare(_blocks(given), keep=given.json),
     "alone": lambda given: alone(histories=given.repeats or 20, keep=given.json),
+    "simulate": lambda given: simulated(keep=given.json),
     "wire": _wire,
     "decode": lambda given: decode(keep=given.json),
     "import": _import,

@@ -28,10 +28,10 @@ DEFINITIONS = """\
 - bare-httpx: as many submissions, list pages and GETs as ours sent, read as JSON, one after another
   by one caller on one connection, without added latency. It waits for nobody. bare-paced spreads
   them over the time that ours took, since each wake-up of an idle process costs too.
-- ours keeps to 80 requests per second by itself, under the documented 100, whatever the service
+- ours keeps to 95 requests per second by itself, under the documented 100, whatever the service
   would take; ours-unlimited does not, and shows what that costs where there is no limit.
 - A run that takes longer than its bound (150 s, 2.5 × the ideal + 30 s, or 1.25 × the ideal at
-  80 requests per second + 30 s) did not finish; tasks that had come by then are counted.
+  95 requests per second + 30 s) did not finish; tasks that had come by then are counted.
 """
 
 

@@ -255,7 +255,7 @@ def _share(total: int, number: int, of: int) -> int:
 
 
 CONTENDERS = (
-    Contender("ours", "eggapi_async", "eggapi-async, default settings (80 requests/s)", _ours),
+    Contender("ours", "eggapi_async", "eggapi-async, default settings (95 requests/s)", _ours),
     Contender("ours-unlimited", "eggapi_async", "RateLimiter(per_second=None)", _ours_unlimited),
     Contender("ours-aiohttp", "httpx_aiohttp", "ours, httpx-aiohttp transport", _ours_aiohttp),
     Contender("httpx-loop", "httpx", "the API page's loop on httpx, default pool", _httpx_loop),

@@ -22,6 +22,7 @@ from .merging import Entries, Entry, caption, entries, latest
 from .picture import picture
 from .runner import ROOT, Result
 from .scenario import Scenario
+from .simulated import simulated_tables
 from .tables import Outcome, number, scenario_tables, table
 from .targets import targets_table
 from .wire import wire_table
@@ -92,6 +93,7 @@ def featured(measured: Mapping[Scenario, Entries]) -> Scenario:
 def _sections(files: Sequence[Figures], measured: Mapping[Scenario, Entries]) -> dict[str, str]:
     looks: dict[str, Callable[[Any], str]] = {
         "alone": alone_table,
+        "simulated": simulated_tables,
         "wire": wire_table,
         "decode": decode_table,
         "import": imports_table,

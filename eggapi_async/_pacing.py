@@ -1,10 +1,13 @@
 """The rate as a state machine: whose turn it is, and how long until then.
 
-Requests are spaced evenly (a generic cell rate algorithm with less than a gap of tolerance, so that
-in no second more than the rate and one leave). Two kinds share the rate: urgent requests
-(submissions, and what a caller waits for) go first; polls have at most a quarter of it while those
-wait. A 429 stops everybody for a while and lowers the rate, which then climbs back slowly: the
-limit of a key's plan is not known beforehand. No clock and no loop: time comes as an argument.
+Turns are given a few at a time: as many as are due in QUANTUM, so that their requests and answers
+share the process's wake-ups; at low rates that is one. In no second more than the rate leave (in
+whole quanta, rounded up). Two kinds share the rate: urgent requests (submissions, and what a caller
+waits for) go first; polls have a part of it while those wait, the less the more of them wait.
+
+A 429 stops everybody for a while. What the service had taken in the second before tells its limit,
+which is not known beforehand: the rate falls below that, and is raised again with care. No clock
+and no loop: time comes as an argument.
 """
 
 from __future__ import annotations
@@ -15,28 +18,41 @@ from typing import Final
 
 import attrs
 
+QUANTUM: Final = 0.05
+"""Seconds whose turns are given at once. Each wake-up of an idle process costs as much as a
+request; longer would show as lag."""
 LATENESS: Final = 0.02
 """Seconds by which a busy event loop may oversleep a turn without losing it, as far as a rate
 allows: otherwise it would never reach a high one."""
 POLL_SHARE: Final = 0.25
 """Part of the rate that polls may take while urgent requests wait."""
-SCARCE: Final = 20.0
-SCARCE_POLL_SHARE: Final = 0.15
-"""The same below SCARCE requests per second: there a batch waits for its submissions, not for news
-of what was submitted."""
+LONG_LINE: Final = 2.5
+"""Seconds' worth of waiting urgent requests beyond which it is less, as one over the square root. A
+poll delays all who wait; what it tells sooner are the few ends since the last. Times to the result
+add up to the least where the gaps between polls grow with the root of the line."""
+LEAST_POLL_SHARE: Final = 0.08
 FLOOR: Final = 0.5
 """Requests per second that refusals never push below."""
-CUT: Final = 0.85
-"""What a refusal leaves of the rate that was really used."""
+TELLING: Final = 3
+"""Accepted requests of the second before a refusal from which on they tell the limit."""
+CUT: Final = 0.95
+"""What a refusal leaves of the rate that was accepted."""
 HALF: Final = 0.5
-"""The same when it comes soon after another, or when too little was sent to tell what was used."""
+"""What it leaves of the present rate when too little was accepted to tell: somebody else may have
+used the limit up."""
 SOON: Final = 5.0
-"""Seconds after a refusal in which another one counts as soon, and nothing is regained."""
+"""Seconds after a refusal in which nothing is regained."""
 CLIMB: Final = 0.1
-"""Part of the rate that is regained per second, up to near the rate that was last refused."""
-PROBE: Final = 0.005
-"""The same from there on."""
+"""Part of the rate that is regained per second, up to near the rate that was refused."""
 NEAR: Final = 0.9
+PATIENCE: Final = 60.0
+"""Seconds for which a rate near the one that was refused is kept before more is tried."""
+PROBE: Final = 0.005
+"""Part of the rate that is then tried per second; more and more, with the square of the time."""
+FIRST_FEW: Final = 10
+"""Requests that may be under way before anything was answered; each answer lets one more."""
+REMEMBERED: Final = 5.0
+"""Seconds for which accepted requests are remembered: a slow answer, and the second before it."""
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 20.0
 
@@ -51,14 +67,17 @@ class Pacer:
 
     per_second: float | None
     _rate: float = attrs.field(init=False)
-    _due: float = attrs.field(init=False, default=-math.inf)
+    _left: int = attrs.field(init=False, default=0)  # turns of the present quantum
+    _until: float = attrs.field(init=False, default=-math.inf)  # the present quantum's end
     _polls_owe: float = attrs.field(init=False, default=0.0)  # turns, before the next is theirs
     _cool_until: float = attrs.field(init=False, default=-math.inf)
     _cooled_at: float = attrs.field(init=False, default=-math.inf)
     _refusals: int = attrs.field(init=False, default=0)
     _refused_rate: float = attrs.field(init=False, default=math.inf)
     _climbed_at: float = attrs.field(init=False, default=-math.inf)
+    _answers: int = attrs.field(init=False, default=0)  # since the last cool-down began
     _taken: deque[float] = attrs.field(init=False, factory=deque)
+    _accepted: deque[float] = attrs.field(init=False, factory=deque)
 
     def __attrs_post_init__(self) -> None:
         self._rate = self.per_second or math.inf
@@ -72,15 +91,21 @@ class Pacer:
         """Seconds until the cool-down ends; 0 when there is none."""
         return max(0.0, self._cool_until - now)
 
+    @property
+    def most_under_way(self) -> float:
+        """Requests that may be under way at once: few until answers show that they are taken."""
+        return math.inf if self.per_second is None else FIRST_FEW + self._answers
+
+    # --- turns -------------------------------------------------------------------------------
+
     def delay(self, now: float, *, poll: bool, rivals: bool) -> float:
         """Seconds until a request may leave; infinite while it is the other kind's turn.
 
         *rivals*: requests of the other kind are waiting too.
         """
-        turn = max(self._due, self._cool_until)
         if rivals and self.per_second is not None and poll != self._is_polls:
             return math.inf
-        return max(0.0, turn - now)
+        return max(0.0, max(self._turn(now), self._cool_until) - now)
 
     @property
     def _is_polls(self) -> bool:
@@ -88,22 +113,43 @@ class Pacer:
         # is the other's turn; and in a fleet turns come more slowly than the rate.
         return self._polls_owe <= 0
 
-    def take(self, now: float, *, poll: bool) -> None:
-        """Spend a turn."""
-        self._taken.append(now)
-        while self._taken[0] <= now - 1.0:
-            self._taken.popleft()
-        gap = 1.0 / self._rate
-        tolerance = max(gap / 2, min(LATENESS, 0.9 * gap))
-        turn = max(self._due, now - tolerance)
-        self._due = turn + gap
-        if poll:  # turns that nobody else wanted are not owed
-            self._polls_owe = min(max(self._polls_owe, -0.5), 0.0) + 1.0 / self._poll_share
-        self._polls_owe -= 1.0
+    def _turn(self, now: float) -> float:
+        """When the next turn is to be had, as a time."""
+        if self.per_second is None or (self._left > 0 and now < self._until):
+            return -math.inf
+        burst = self._burst
+        room = (math.ceil(self._rate / burst) - 1) * burst  # for others, in the second with this
+        if len(self._taken) <= room:
+            return self._until
+        return max(self._until, self._taken[-1 - room] + 1.0)
 
     @property
-    def _poll_share(self) -> float:
-        return POLL_SHARE if self._rate >= SCARCE else SCARCE_POLL_SHARE
+    def _burst(self) -> int:
+        return max(1, round(self._rate * QUANTUM))
+
+    def take(self, now: float, *, poll: bool, urgent: int = 0) -> None:
+        """Spend a turn; *urgent*: how many urgent requests wait."""
+        if self.per_second is None:
+            return
+        if self._left <= 0 or now >= self._until:
+            self._left = self._burst
+            lasts = self._left / self._rate
+            tolerance = max(lasts / 2, min(LATENESS, 0.9 * lasts))
+            self._until = max(self._until, now - tolerance) + lasts
+        self._left -= 1
+        self._taken.append(now)
+        _drop_until(self._taken, now - 1.0)
+        if poll:  # turns that nobody else wanted are not owed
+            self._polls_owe = min(max(self._polls_owe, -0.5), 0.0) + 1.0 / self._poll_share(urgent)
+        self._polls_owe -= 1.0
+
+    def _poll_share(self, urgent: int) -> float:
+        line = urgent / self._rate
+        return max(
+            LEAST_POLL_SHARE, POLL_SHARE * min(1.0, math.sqrt(LONG_LINE / (line or LONG_LINE)))
+        )
+
+    # --- refusals ----------------------------------------------------------------------------
 
     def refused(self, now: float, *, sent_at: float, retry_after: float | None) -> None:
         """A 429 came to a request sent at *sent_at*: cool down, and go slower.
@@ -112,33 +158,46 @@ class Pacer:
         """
         if sent_at > self._cooled_at:
             self._refusals += 1
-            self._slow_down(now)
-            self._cooled_at = now
+            self._slow_down(now, sent_at)
+            self._cooled_at, self._answers = now, 0
         pause = retry_after or self._pause()  # a wish for none could be repeated for ever
         self._cool_until = max(self._cool_until, self._cooled_at + pause, now + (retry_after or 0))
 
     def _pause(self) -> float:
         return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 10))
 
-    def _slow_down(self, now: float) -> None:
-        self._climbed_at = now
+    def _slow_down(self, now: float, sent_at: float) -> None:
+        self._climbed_at, self._left = now, 0
         if self.per_second is None:
             return
-        recent = [moment for moment in self._taken if moment > now - 1.0]
-        # A burst's beginning, or a few requests, say nothing of the limit.
-        is_telling = len(recent) > 2 and recent[0] < now - 0.8
-        self._refused_rate = min(self._rate, len(recent)) if is_telling else self._rate
-        is_soon = now < self._cooled_at + SOON
-        left = self._refused_rate * (CUT if is_telling and not is_soon else HALF)
+        accepted = sum(1 for moment in self._accepted if sent_at - 1.0 < moment <= sent_at)
+        is_again = now < self._cooled_at + SOON
+        is_telling = accepted >= (1 if is_again else TELLING)
+        self._refused_rate = min(self._rate, accepted) if is_telling else self._rate
+        left = self._refused_rate * (CUT if is_telling else HALF)
         self._rate = max(min(FLOOR, self.per_second), left)
 
     def answered(self, now: float, *, sent_at: float) -> None:
         """A request was not refused: forget earlier refusals, and climb back by what time
         allows."""
+        self._accepted.append(sent_at)
+        _drop_until(self._accepted, now - REMEMBERED)
         if sent_at > self._cooled_at:
             self._refusals = 0
+            self._answers += 1
         if self.per_second is not None and self._rate < self.per_second:
             since = min(1.0, max(0.0, now - max(self._climbed_at, self._cooled_at + SOON)))
-            pace = CLIMB if self._rate < NEAR * self._refused_rate else PROBE
-            self._rate = min(self.per_second, self._rate * (1.0 + pace * since))
+            self._rate = min(self.per_second, self._rate * (1.0 + self._pace(now) * since))
             self._climbed_at = now
+
+    def _pace(self, now: float) -> float:
+        """Part of the rate to regain per second."""
+        if self._rate < NEAR * self._refused_rate:
+            return CLIMB
+        waited = (now - self._cooled_at) / PATIENCE
+        return 0.0 if waited < 1.0 else min(CLIMB, PROBE * waited * waited)
+
+
+def _drop_until(moments: deque[float], horizon: float) -> None:
+    while moments and moments[0] <= horizon:
+        moments.popleft()

@@ -23,14 +23,15 @@ class RateLimiter:
     """At most *concurrency* requests at once and *per_second* requests per second.
 
     concurrency   requests under way at the same time (downloads are counted apart)
-    per_second    requests per second, evenly spaced; None: no limit. After a 429 the rate falls,
-                  and climbs back slowly
+    per_second    requests per second, spread evenly, the few that are due in a twentieth of a
+                  second together; None: no limit. After a 429 the rate falls to what the service
+                  took in the second before, and is raised again with care
 
     One limiter may be given to several clients, so that they share a key's limit. A 429 to any of
     them pauses all (`Retry-After` is honoured). Raises ConfigurationError for impossible numbers.
     """
 
-    def __init__(self, concurrency: int = 32, per_second: float | None = 80.0) -> None:
+    def __init__(self, concurrency: int = 32, per_second: float | None = 95.0) -> None:
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise ConfigurationError(f"concurrency: expected 1 or more, got {concurrency!r}")
         if per_second is not None and not (_is_number(per_second) and 0 < per_second < 1e6):
@@ -71,7 +72,7 @@ class RateLimiter:
             while (wait := self._wait(line, rivals, ticket, poll=poll)) > 0:
                 line[ticket] = anyio.Event()
                 await _wait_for(line[ticket], wait)
-            self._pacer.take(anyio.current_time(), poll=poll)
+            self._pacer.take(anyio.current_time(), poll=poll, urgent=len(self._urgent))
             self._busy += 1
         finally:
             del line[ticket]
@@ -79,7 +80,8 @@ class RateLimiter:
 
     def _wait(self, line: _Line, rivals: _Line, ticket: object, *, poll: bool) -> float:
         """Seconds until *ticket* may go: 0 now, infinite when somebody else's move comes first."""
-        if next(iter(line)) is not ticket or self._busy >= self.concurrency:
+        most = min(self.concurrency, self._pacer.most_under_way)
+        if next(iter(line)) is not ticket or self._busy >= most:
             return float("inf")
         return self._pacer.delay(anyio.current_time(), poll=poll, rivals=bool(rivals))
 

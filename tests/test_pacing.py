@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
 from itertools import pairwise
 
 import attrs
@@ -15,10 +17,12 @@ from hypothesis import strategies as st
 from eggapi_async._pacing import (
     CLIMB,
     CUT,
+    FIRST_FEW,
+    LEAST_POLL_SHARE,
+    LONG_LINE,
     LONGEST_PAUSE,
     POLL_SHARE,
-    PROBE,
-    SCARCE_POLL_SHARE,
+    QUANTUM,
     SOON,
     Pacer,
 )
@@ -30,12 +34,14 @@ START = 1000.0
 class Road:
     """Requests that leave as soon as the pacer lets them, *late* seconds after their turn.
 
-    The later of two kinds of waiters is asked again at every turn, as the limiter does.
+    The later of two kinds of waiters is asked again at every turn, as the limiter does. *urgent* is
+    how many submissions wait.
     """
 
     pacer: Pacer
     now: float = START
     late: Callable[[], float] = lambda: 0.0
+    urgent: int = 0
     left: list[tuple[float, bool]] = attrs.field(factory=list)
 
     def wait(self, *, poll: bool) -> float:
@@ -60,7 +66,7 @@ class Road:
         self.now += delay + self.late()
 
     def _go(self, *, poll: bool) -> None:
-        self.pacer.take(self.now, poll=poll)
+        self.pacer.take(self.now, poll=poll, urgent=self.urgent)
         self.left.append((self.now, poll))
 
     @property
@@ -71,6 +77,12 @@ class Road:
 def most_in_a_second(times: list[float]) -> int:
     """The greatest number of *times* in any one second."""
     return max(bisect_left(times, time + 1.0) - index for index, time in enumerate(times))
+
+
+def whole_quanta(rate: float) -> int:
+    """The rate, rounded up to what is given at once."""
+    quantum = max(1, round(rate * QUANTUM))
+    return math.ceil(rate / quantum) * quantum
 
 
 def polls_among(road: Road, number: int) -> int:
@@ -87,7 +99,7 @@ def test_the_first_request_leaves_at_once() -> None:
 
 
 def test_requests_are_spaced_evenly() -> None:
-    """A burst leaves one by one, a gap apart, from the second on."""
+    """At a low rate they leave one by one, a gap apart, from the second on."""
     road = Road(Pacer(10.0))
     waits = [road.wait(poll=False) for _ in range(5)]
     assert waits == pytest.approx([0.0, 0.05, 0.1, 0.1, 0.1])
@@ -99,6 +111,30 @@ def test_a_pause_is_not_saved_up() -> None:
     road.wait(poll=False)
     road.now += 3600
     assert [road.wait(poll=False) for _ in range(3)] == pytest.approx([0.0, 0.05, 0.1])
+
+
+@pytest.mark.parametrize(("rate", "together"), [(20.0, 1), (40.0, 2), (80.0, 4), (95.0, 5)])
+def test_at_higher_rates_a_few_leave_together(rate: float, together: int) -> None:
+    """As many as are due in a twentieth of a second share one wake-up."""
+    road = Road(Pacer(rate))
+    for _ in range(10 * together):
+        road.wait(poll=False)
+    moments = Counter(road.times)
+    assert set(moments.values()) == {together}
+    gaps = [later - earlier for earlier, later in pairwise(sorted(moments))]
+    assert gaps[1:] == pytest.approx([together / rate] * 8)
+
+
+def test_turns_of_a_quantum_that_nobody_took_are_gone() -> None:
+    """Who comes late in a quantum still has its turns, but not those of the one before."""
+    pacer = Pacer(80.0)
+    pacer.take(START, poll=False)
+    pacer.take(START + 0.01, poll=False)
+    assert pacer.delay(START + 0.02, poll=False, rivals=False) == 0.0
+    for _ in range(4):
+        assert pacer.delay(START + 10.0, poll=False, rivals=False) == 0.0
+        pacer.take(START + 10.0, poll=False)
+    assert pacer.delay(START + 10.0, poll=False, rivals=False) > 0.0
 
 
 def test_who_oversleeps_a_little_loses_no_turn() -> None:
@@ -140,9 +176,7 @@ def test_no_rate_means_no_waiting() -> None:
         max_size=120,
     ),
 )
-def test_no_second_has_more_than_the_rate_and_one(
-    rate: int, steps: list[tuple[str, float]]
-) -> None:
+def test_no_second_has_more_than_the_rate(rate: int, steps: list[tuple[str, float]]) -> None:
     """Whatever comes, pauses, is late or is refused, the rate is kept in every second."""
     road = Road(Pacer(float(rate)))
     for what, seconds in steps:
@@ -157,17 +191,17 @@ def test_no_second_has_more_than_the_rate_and_one(
         else:
             road.wait(poll=what == "poll")
     if road.left:
-        assert most_in_a_second(road.times) <= rate + 1
+        assert most_in_a_second(road.times) <= whole_quanta(rate)
 
 
-@pytest.mark.parametrize("rate", [0.5, 1.0, 1.5, 2.5, 80.0])
+@pytest.mark.parametrize("rate", [0.5, 1.0, 1.5, 2.5, 33.0, 80.0, 95.0, 99.0])
 def test_the_rate_is_used_up(rate: float) -> None:
     """Those who always wait get the whole rate."""
     road = Road(Pacer(rate))
-    for _ in range(200):
+    for _ in range(2000):
         road.wait(poll=False)
-    assert 199 / (road.now - START) == pytest.approx(rate, rel=0.01)
-    assert most_in_a_second(road.times) <= math.ceil(rate) + 1
+    assert 2000 / (road.now - START) == pytest.approx(rate, rel=0.01)
+    assert most_in_a_second(road.times) <= whole_quanta(rate)
 
 
 # --- two kinds -------------------------------------------------------------------------------
@@ -189,16 +223,28 @@ def lateness(times: Iterable[float]) -> Callable[[], float]:
         pytest.param([0.0, 0.004, 0.001, 0.0, 0.002], id="with a busy machine"),
     ],
 )
-@pytest.mark.parametrize(
-    ("rate", "share"),
-    [(1.0, SCARCE_POLL_SHARE), (19.9, SCARCE_POLL_SHARE), (20.0, POLL_SHARE), (80.0, POLL_SHARE)],
-)
-def test_polls_have_their_share_while_others_wait(
-    rate: float, share: float, late: list[float]
-) -> None:
-    """A quarter of the rate, less where it is small: neither more of it, nor less."""
+@pytest.mark.parametrize("rate", [1.0, 19.9, 20.0, 80.0, 95.0])
+def test_polls_have_their_share_while_others_wait(rate: float, late: list[float]) -> None:
+    """A quarter of the rate: neither more of it, nor less."""
     road = Road(Pacer(rate), late=lateness(late))
-    assert polls_among(road, 400) == pytest.approx(400 * share, abs=2)
+    assert polls_among(road, 400) == pytest.approx(400 * POLL_SHARE, abs=2)
+
+
+@pytest.mark.parametrize("rate", [5.0, 95.0])
+@pytest.mark.parametrize(
+    ("seconds", "share"),
+    [
+        (LONG_LINE, POLL_SHARE),
+        (4 * LONG_LINE, POLL_SHARE / 2),
+        (1000.0, LEAST_POLL_SHARE),
+    ],
+)
+def test_polls_have_less_the_longer_the_line_of_submissions_is(
+    rate: float, seconds: float, share: float
+) -> None:
+    """Each poll delays all who wait: the share falls with the root of their time, to a least."""
+    road = Road(Pacer(rate), urgent=round(rate * seconds))
+    assert polls_among(road, 600) == pytest.approx(600 * share, rel=0.05)
 
 
 def test_polls_alone_have_the_whole_rate() -> None:
@@ -210,11 +256,11 @@ def test_polls_alone_have_the_whole_rate() -> None:
 
 
 def test_polls_do_not_pay_later_for_having_been_alone() -> None:
-    """After an hour of polls alone, they have their quarter as soon as others come."""
+    """After an hour of polls alone, they have their share as soon as others come."""
     road = Road(Pacer(20.0))
     for _ in range(36_000):
         road.wait(poll=True)
-    assert polls_among(road, 40) in (10, 11)
+    assert polls_among(road, 40) == pytest.approx(40 * POLL_SHARE, abs=1)
 
 
 def test_others_do_not_pay_later_either() -> None:
@@ -222,7 +268,7 @@ def test_others_do_not_pay_later_either() -> None:
     road = Road(Pacer(20.0))
     for _ in range(1000):
         road.wait(poll=False)
-    assert polls_among(road, 40) in (10, 11)
+    assert polls_among(road, 40) == pytest.approx(40 * POLL_SHARE, abs=1)
 
 
 @pytest.mark.parametrize("gap", [0.01, 0.05, 0.2, 1.0])
@@ -250,7 +296,7 @@ def test_a_poll_waits_in_line_for_the_cool_down_too() -> None:
     before = road.now
     road.contend()
     assert road.now - before == pytest.approx(3.0)
-    assert polls_among(road, 40) in (9, 10, 11)
+    assert polls_among(road, 40) == pytest.approx(40 * POLL_SHARE, abs=1)
 
 
 # --- refusals --------------------------------------------------------------------------------
@@ -305,15 +351,23 @@ def test_an_answer_to_an_older_request_forgets_nothing() -> None:
     assert refused(pacer, START + 10) == 2.0
 
 
+def accepted(pacer: Pacer, moments: Iterable[float]) -> None:
+    """Requests that left then were taken."""
+    for moment in moments:
+        pacer.take(moment, poll=False)
+        pacer.answered(moment + 0.05, sent_at=moment)
+
+
 def test_refusals_of_one_volley_count_once() -> None:
     """Fifty requests under way that are all refused are one refusal."""
     pacer = Pacer(80.0)
+    accepted(pacer, [START - 0.5 + index / 80 for index in range(20)])
     for index in range(50):
         pacer.take(START + index / 80, poll=False)
     for index in range(50):
         pacer.refused(START + 1 + index / 1000, sent_at=START + index / 80, retry_after=None)
     assert pacer.cooling(START + 1) == 1.0
-    assert pacer.rate == pytest.approx(CUT * 50, rel=0.05)
+    assert pacer.rate == pytest.approx(CUT * 20)
 
 
 def test_the_longest_wish_of_a_volley_counts() -> None:
@@ -333,39 +387,62 @@ def test_a_pause_of_nothing_is_a_pause_that_nobody_named(rate: float | None) -> 
     assert [refused(pacer, START + second, 0.0) for second in (0, 10, 20)] == [1.0, 2.0, 4.0]
 
 
-def test_a_refusal_slows_down_to_less_than_was_used() -> None:
-    """The limit of a plan is below what was refused, so we go below it."""
-    road = Road(Pacer(80.0))
-    for _ in range(80):
-        road.wait(poll=False)
-    refused(road.pacer, road.now)
-    assert road.pacer.rate == pytest.approx(CUT * 80, rel=0.02)
+@pytest.mark.parametrize("limit", [3, 10, 60])
+def test_what_was_taken_in_the_second_before_a_refusal_tells_the_limit(limit: int) -> None:
+    """The first refusal comes when the limit is used up: so many it was, and we stay below."""
+    pacer = Pacer(80.0)
+    accepted(pacer, [START + index / 80 for index in range(limit)])
+    sent_at = START + limit / 80
+    pacer.refused(sent_at + 0.05, sent_at=sent_at, retry_after=None)
+    assert pacer.rate == pytest.approx(CUT * limit)
 
 
-@pytest.mark.parametrize("used", [0, 1, 2])
-def test_a_refusal_of_few_halves_the_rate(used: int) -> None:
+def test_only_the_second_before_counts() -> None:
+    """What was taken earlier belongs to another second of the service."""
+    pacer = Pacer(80.0)
+    accepted(pacer, [START + index / 10 for index in range(40)])
+    pacer.refused(START + 4.05, sent_at=START + 4.0, retry_after=None)
+    assert pacer.rate == pytest.approx(CUT * 9)
+
+
+def test_a_measured_limit_never_speeds_up() -> None:
+    """Where two seconds of the service's clock were seen as one, the rate still does not rise."""
+    pacer = Pacer(20.0)
+    accepted(pacer, [START + index / 50 for index in range(40)])
+    pacer.refused(START + 0.85, sent_at=START + 0.8, retry_after=None)
+    assert pacer.rate == pytest.approx(CUT * 20)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_refusal_of_few_halves_the_rate(taken: int) -> None:
     """Few requests say nothing of the limit: somebody else may have used it up."""
     pacer = Pacer(80.0)
-    for number in range(used):
-        pacer.take(START - 0.9 + number / 10, poll=False)
+    accepted(pacer, [START - 0.9 + number / 10 for number in range(taken)])
     refused(pacer, START)
     assert pacer.rate == 40.0
 
 
-def test_a_refusal_of_three_in_a_second_tells_the_limit() -> None:
-    """From three requests over a second on, what was used is what was too much."""
+def test_few_are_believed_when_they_are_few_again() -> None:
+    """A limit of two per second is found at the second refusal, not after six halvings."""
     pacer = Pacer(80.0)
-    for moment in (0.0, 0.4, 0.85):
-        pacer.take(START + moment, poll=False)
-    refused(pacer, START + 0.9)
-    assert pacer.rate == pytest.approx(CUT * 3)
+    for start in (START, START + 1.5):
+        accepted(pacer, [start, start + 0.01])
+        pacer.refused(start + 0.1, sent_at=start + 0.02, retry_after=None)
+    assert pacer.rate == pytest.approx(CUT * 2)
 
 
-def test_a_refusal_in_a_burst_does_not_cripple_the_rate() -> None:
-    """Five requests in the first 60 ms are no five per second; it costs seconds, not minutes."""
+def test_few_long_after_are_not() -> None:
+    """Another refusal minutes later is a new one."""
+    pacer = Pacer(80.0)
+    for start in (START, START + SOON + 1.5):
+        accepted(pacer, [start, start + 0.01])
+        pacer.refused(start + 0.1, sent_at=start + 0.02, retry_after=None)
+    assert pacer.rate > 19.0
+
+
+def test_an_unlucky_refusal_costs_seconds_not_minutes() -> None:
+    """Refused while another program had the limit, a client is soon as fast as before."""
     road = Road(Pacer(80.0))
-    for _ in range(5):
-        road.wait(poll=False)
     refused(road.pacer, road.now)
     assert road.pacer.rate == 40.0
     began = road.now
@@ -373,28 +450,6 @@ def test_a_refusal_in_a_burst_does_not_cripple_the_rate() -> None:
         road.wait(poll=False)
         road.pacer.answered(road.now, sent_at=road.now)
     assert road.now - began < 15.0
-
-
-def test_refusals_soon_after_one_another_halve_the_rate() -> None:
-    """The limit is far below: it is found in a few steps."""
-    road = Road(Pacer(80.0))
-    rates = []
-    for number in (90, 50, 40, 30):
-        for _ in range(number):
-            road.wait(poll=False)
-        road.pacer.refused(road.now, sent_at=road.now, retry_after=0.1)
-        rates.append(round(road.pacer.rate))
-    assert rates[0] == round(CUT * 80)
-    assert all(b <= 0.6 * a for a, b in pairwise(rates))
-
-
-def test_only_the_last_second_counts_as_used() -> None:
-    """What left long before the refusal says nothing of the limit."""
-    road = Road(Pacer(80.0))
-    for _ in range(80):
-        road.wait(poll=False)
-    refused(road.pacer, road.now + 1.5)
-    assert road.pacer.rate == 40.0
 
 
 @pytest.mark.parametrize(("rate", "floor"), [(80.0, 0.5), (0.5, 0.5), (0.1, 0.1)])
@@ -414,21 +469,27 @@ def test_without_a_limit_there_is_no_rate_to_lower() -> None:
     assert pacer.rate == math.inf
 
 
-def test_the_rate_recovers() -> None:
-    """After refusals down to the floor, answers bring the whole rate back, and no more."""
-    road = Road(Pacer(80.0))
-    for second in range(100):
-        refused(road.pacer, START + second)
-    road.now = START + 200
-    slow = road.pacer.rate
-    while road.pacer.rate < 80.0:
-        road.wait(poll=False)
-        road.pacer.answered(road.now, sent_at=road.now)
-        assert road.pacer.rate >= slow
-        slow = road.pacer.rate
-        assert road.now < START + 3600, "within the hour"
-    assert road.pacer.rate == 80.0
-    assert road.now > START + 600, "and not at once"
+def unrefused(pacer: Pacer, *, since: float, seconds: int) -> None:
+    """Answers come, one every tenth of a second."""
+    for step in range(10 * seconds):
+        moment = since + step / 10
+        pacer.answered(moment, sent_at=moment)
+
+
+@pytest.mark.parametrize("left", [2, 10, 40])
+def test_the_rate_recovers(left: int) -> None:
+    """A limit that was lifted is found in minutes, however low it was: not at once, and no more
+    than the whole rate comes back."""
+    pacer = Pacer(80.0)
+    pacer.refused(START - 10, sent_at=START - 10, retry_after=None)
+    for start in (START, START + 2.0):
+        accepted(pacer, [start + index / 100 for index in range(left)])
+        pacer.refused(start + 0.6, sent_at=start + 0.5, retry_after=None)
+    assert pacer.rate <= left
+    unrefused(pacer, since=START + 3, seconds=120)
+    assert pacer.rate < 4 * left
+    unrefused(pacer, since=START + 123, seconds=180)
+    assert pacer.rate == 80.0
 
 
 def test_many_answers_at_once_do_not_speed_up() -> None:
@@ -443,17 +504,20 @@ def test_many_answers_at_once_do_not_speed_up() -> None:
     assert pacer.rate == pytest.approx(40.0 * (1 + CLIMB))
 
 
-def test_near_the_rate_that_was_refused_the_climb_is_slow() -> None:
-    """The limit is felt for, not run into."""
-    road = Road(Pacer(80.0))
-    for _ in range(80):
-        road.wait(poll=False)
-    refused(road.pacer, road.now)
-    road.pacer.answered(road.now + SOON + 1.0, sent_at=road.now + 1)
-    near = road.pacer.rate
-    road.pacer.answered(road.now + SOON + 2.0, sent_at=road.now + 1)
-    assert near >= 0.9 * 80
-    assert road.pacer.rate == pytest.approx(near * (1 + PROBE))
+def test_a_rate_near_the_limit_is_kept_and_then_left_with_care() -> None:
+    """For a minute nothing is tried; then a little, and more and more as nothing is refused."""
+    pacer = Pacer(80.0)
+    accepted(pacer, [START + index / 40 for index in range(20)])
+    pacer.refused(START + 0.6, sent_at=START + 0.5, retry_after=None)
+    rates = []
+    for minute in range(4):
+        unrefused(pacer, since=START + 0.6 + 60 * minute, seconds=60)
+        rates.append(pacer.rate)
+    assert rates[0] == pytest.approx(CUT * 20, rel=0.001)
+    gains = [later / earlier for earlier, later in pairwise(rates)]
+    assert 1.0 < gains[0] < gains[1]
+    accepted(pacer, [START + 300])
+    assert pacer.rate == 80.0
 
 
 def test_a_long_silence_does_not_speed_up() -> None:
@@ -462,3 +526,113 @@ def test_a_long_silence_does_not_speed_up() -> None:
     refused(pacer, START)
     pacer.answered(START + 3600, sent_at=START + 3599)
     assert pacer.rate == pytest.approx(40.0 * (1 + CLIMB))
+
+
+# --- an unknown limit ------------------------------------------------------------------------
+
+
+@attrs.define
+class AnySecond:
+    """A service that takes so many in any one second."""
+
+    limit: int
+    _taken: list[float] = attrs.field(factory=list)
+
+    def takes(self, now: float) -> bool:
+        self._taken = [moment for moment in self._taken if moment > now - 1.0]
+        if len(self._taken) >= self.limit:
+            return False
+        self._taken.append(now)
+        return True
+
+
+@attrs.define
+class ClocksSecond:
+    """A service that takes so many in each second of its clock, which is not ours."""
+
+    limit: int
+    _counts: Counter[int] = attrs.field(factory=Counter)
+
+    def takes(self, now: float) -> bool:
+        second = math.floor(now + 0.37)
+        self._counts[second] += 1
+        return self._counts[second] <= self.limit
+
+
+@attrs.define
+class Bucket:
+    """A service with a bucket of so many tokens, refilled in a second."""
+
+    limit: int
+    _tokens: float = math.inf
+    _at: float = START
+
+    def takes(self, now: float) -> bool:
+        self._tokens = min(self.limit, self._tokens + (now - self._at) * self.limit)
+        self._at = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
+Service = AnySecond | ClocksSecond | Bucket
+
+
+def settle(pacer: Pacer, service: Service, *, number: int, latency: float) -> tuple[float, float]:
+    """Seconds until *number* requests were taken, 32 under way at most, and the part refused."""
+    now, taken, refusals = START, 0, 0
+    under_way: list[tuple[float, float, bool]] = []
+    while taken < number:
+        wait = pacer.delay(now, poll=False, rivals=False)
+        is_full = len(under_way) >= min(32, pacer.most_under_way)
+        if under_way and (is_full or under_way[0][0] <= now + wait):
+            answered_at, sent_at, is_taken = heappop(under_way)
+            now = max(now, answered_at)
+            if is_taken:
+                taken += 1
+                pacer.answered(now, sent_at=sent_at)
+            else:
+                refusals += 1
+                pacer.refused(now, sent_at=sent_at, retry_after=None)
+            continue
+        now += wait
+        pacer.take(now, poll=False)
+        heappush(under_way, (now + latency, now, service.takes(now + latency / 2)))
+    return now - START, refusals / (taken + refusals)
+
+
+@pytest.mark.parametrize("kind", [AnySecond, ClocksSecond, Bucket])
+@pytest.mark.parametrize("latency", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize(("limit", "most_refused"), [(2, 0.06), (5, 0.03), (10, 0.025), (20, 0.02)])
+def test_an_unknown_limit_is_found_without_a_storm(
+    kind: Callable[[int], Service], latency: float, limit: int, most_refused: float
+) -> None:
+    """Three minutes' work, by a client that takes the limit for 95 per second: within 15 % of the
+    least time, and hardly anything is refused, whatever the kind of limit."""
+    number = 180 * limit
+    took, refused_part = settle(Pacer(95.0), kind(limit), number=number, latency=latency)
+    assert took <= 1.15 * number / limit
+    assert refused_part <= most_refused
+
+
+@pytest.mark.parametrize("kind", [AnySecond, ClocksSecond, Bucket])
+@pytest.mark.parametrize(("latency", "lost"), [(0.02, 0.1), (0.05, 0.1), (0.2, 0.3)])
+def test_a_rate_that_is_never_refused_is_not_slowed_at_the_start(
+    kind: Callable[[int], Service], latency: float, lost: float
+) -> None:
+    """The first two hundred at 80 per second take hardly longer than at a steady pace."""
+    took, refused_part = settle(Pacer(80.0), kind(100), number=200, latency=latency)
+    assert refused_part == 0.0
+    assert took <= 200 / 80 + latency + lost
+
+
+def test_few_are_under_way_before_anything_was_answered() -> None:
+    """Each answer lets one more; a refusal begins again; without a rate there is no such bound."""
+    pacer = Pacer(80.0)
+    assert pacer.most_under_way == FIRST_FEW
+    accepted(pacer, [START] * 3)
+    assert pacer.most_under_way == FIRST_FEW + 3
+    refused(pacer, START + 1)
+    assert pacer.most_under_way == FIRST_FEW
+    assert Pacer(None).most_under_way == math.inf

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .. import AsyncEggClient, PollPolicy
     from ..emulator import EggEmulator
 
-PER_SECOND = 80.0
+PER_SECOND = 95.0
 """Requests per second where `--rate` says nothing; the service allows an address 100."""
 
 
