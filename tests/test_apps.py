@@ -167,7 +167,8 @@ async def test_the_app_of_the_readme(emulator: EggEmulator) -> None:
         assert looks == 1
         await anyio.sleep(50)
         seen = (await browser.get(place)).json()
+        assert (await browser.get("/pictures/gen_unknown")).status_code == 404
 
     assert seen["status"] == "completed"
     assert seen["url"].endswith(".png")
-    assert emulator.requests[LOOK] == looks, "the webhook told it"
+    assert emulator.requests[LOOK] == looks + 1, "one for the unknown; the webhook told the known"
