@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         WebhookVerificationError,
         WrongLoopError,
     )
+    from .ledger import Ledger, LedgerEntry
     from .limiter import RateLimiter
     from .models import (
         GenerationRequest,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         UsageSummary,
     )
     from .prices import Estimate, ModelEstimate, estimate
+    from .redis import RedisLedger, RedisRateLimiter
     from .turns import Turn, Turns
     from .webhooks import WebhookEvent, WebhookReceiver, sign_webhook, verify_webhook
 
@@ -94,6 +96,8 @@ __all__ = [
     "Journal",
     "JournalError",
     "JournalItem",
+    "Ledger",
+    "LedgerEntry",
     "ModelEstimate",
     "NotFoundError",
     "Outcome",
@@ -105,6 +109,8 @@ __all__ = [
     "QuotaExceededError",
     "RateLimitedError",
     "RateLimiter",
+    "RedisLedger",
+    "RedisRateLimiter",
     "RetryPolicy",
     "ServerError",
     "Stats",
@@ -175,6 +181,8 @@ _HOMES = {
     "UnexpectedResponseError": "errors",
     "WebhookVerificationError": "errors",
     "WrongLoopError": "errors",
+    "Ledger": "ledger",
+    "LedgerEntry": "ledger",
     "RateLimiter": "limiter",
     "GenerationRequest": "models",
     "Outcome": "models",
@@ -189,6 +197,8 @@ _HOMES = {
     "estimate": "prices",
     "Turn": "turns",
     "Turns": "turns",
+    "RedisLedger": "redis",
+    "RedisRateLimiter": "redis",
     "WebhookEvent": "webhooks",
     "WebhookReceiver": "webhooks",
     "sign_webhook": "webhooks",
@@ -203,10 +213,12 @@ _ROOMS = frozenset(
         "emulator",
         "errors",
         "gallery",
+        "ledger",
         "limiter",
         "models",
         "otel",
         "prices",
+        "redis",
         "testing",
         "turns",
         "webhooks",

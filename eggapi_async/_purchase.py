@@ -18,7 +18,7 @@ from .budget import Budget, Reservation
 from .errors import BudgetExceededError
 from .models import GenerationRequest, TaskSnapshot
 
-Ledger = Callable[[Collection[str]], Awaitable[Collection[str]]]
+Known = Callable[[Collection[str]], Awaitable[Collection[str]]]
 """Tells which of some ids belong to submissions that it has a record of."""
 
 
@@ -43,6 +43,9 @@ class Record(Protocol):
 
     def lose(self, sent_at: datetime, lost_at: datetime) -> None:
         """The answer was lost."""
+
+    async def settle(self) -> None:
+        """One of these was told: time to make it durable. Raises nothing."""
 
 
 @attrs.define(eq=False)
@@ -95,3 +98,8 @@ class Purchase:
         self.reservation.keep()
         if self.record is not None:
             self.record.lose(lost.sent_at, lost.lost_at)
+
+    async def settle(self) -> None:
+        """What came of it was told."""
+        if self.record is not None:
+            await self.record.settle()

@@ -93,6 +93,9 @@ class Entry:
         """Its POST's answer was lost."""
         self._note(state=UNCERTAIN, sent_at=sent_at, lost_at=lost_at)
 
+    async def settle(self) -> None:
+        """The scribe is at it already."""
+
     async def finish(self, task: TaskSnapshot) -> None:
         """It has ended well."""
         self._note(state=FINISHED, snapshot=task, ended_at=self._now())

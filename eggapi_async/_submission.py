@@ -25,7 +25,7 @@ from ._doubt import SLACK, Doubt, Window, candidates, is_past, is_sure, window
 from ._hooks import Address, with_reference
 from ._hub import Hub, Watch
 from ._protocol import Answer
-from ._purchase import Ledger, Purchase, Record
+from ._purchase import Known, Purchase, Record
 from ._recent import Marks, Recent
 from ._retry import Patience
 from ._telling import unsold
@@ -88,8 +88,8 @@ class Submissions:
         self._own = Marks(REMEMBERED)
         self._doubts: OrderedDict[Doubt, None] = OrderedDict()
         self._under_way: OrderedDict[object, anyio.Event] = OrderedDict()
-        self.ledgers: dict[object, Ledger] = {}
-        """Journals whose tasks are known, and so never the lost one."""
+        self.ledgers: dict[object, Known] = {}
+        """Journals and ledgers whose tasks are known, and so never the lost one."""
 
     async def submit(
         self,

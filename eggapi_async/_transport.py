@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from itertools import count
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 import anyio
 import anyio.lowlevel
@@ -30,7 +30,6 @@ from ._values import retry_after
 from ._wire import ApiKey, Stream, Wire
 from .client_events import CooledDown, Tell
 from .errors import ConnectionFailedError, EggError, RateLimitedError
-from .limiter import RateLimiter
 from .models import Stats
 
 T = TypeVar("T")
@@ -72,6 +71,26 @@ class Intent(Protocol):
     def withdraw(self) -> None:
         """It was provably not taken."""
 
+    async def settle(self) -> None:
+        """What came of it was told: time to make it durable. Raises nothing."""
+
+
+@runtime_checkable
+class Limiter(Protocol):
+    """Whose turn it is: a `RateLimiter`, or a `RedisRateLimiter` for a fleet."""
+
+    async def acquire(self, *, poll: bool = False, again: bool = False) -> None:
+        """Wait for a turn, in the line of the polls or the urgent one, or at the head of either."""
+
+    def release(self) -> None:
+        """Give the turn back."""
+
+    def refused(self, *, sent_at: float, retry_after: float | None) -> Awaitable[None] | None:
+        """A request sent at *sent_at* was answered 429. What it gives is awaited."""
+
+    def answered(self, *, sent_at: float) -> None:
+        """A request sent at *sent_at* was not refused."""
+
 
 @attrs.define
 class _Attempt:
@@ -107,7 +126,7 @@ class Transport:
         wire: Wire,
         key: ApiKey,
         origin: str,
-        limiter: RateLimiter,
+        limiter: Limiter,
         stats: Stats,
         poll_patience: Patience,
         dice: Callable[[], float] = random.random,
@@ -171,6 +190,7 @@ class Transport:
                 return value
             if intent is not None:
                 intent.withdraw()
+                await intent.settle()
             if not is_paced:
                 await anyio.sleep(delay)
         raise AssertionError("counting never ends")
@@ -217,7 +237,10 @@ class Transport:
                 answer = await self._send(call, patience, attempt, lose)
             finally:
                 self._limiter.release()
-            return accept(self._read(call, answer, attempt, lose), answer)
+            result = accept(self._read(call, answer, attempt, lose), answer)
+            if intent is not None:
+                await intent.settle()
+            return result
 
         def grace() -> float:
             return POST_GRACE if call.is_billing and attempt.left_at is not None else 0.0
@@ -263,7 +286,7 @@ class Transport:
             took = anyio.current_time() - attempt.left_at
             extra = {"egg_kind": call.kind, "egg_status_code": answer.status, "egg_seconds": took}
             log.debug("%s %s: HTTP %s", call.method, call.path, answer.status, extra=extra)
-        self._note_limit(answer, attempt.left_at, call.kind)
+        await self._note_limit(answer, attempt.left_at, call.kind)
         return answer
 
     def _read(
@@ -304,16 +327,18 @@ class Transport:
         if self._tell is not None:
             self._tell(again)
 
-    def _note_limit(self, answer: Answer, left_at: float, kind: str) -> None:
+    async def _note_limit(self, answer: Answer, left_at: float, kind: str) -> None:
         if answer.status != 429:
             self._limiter.answered(sent_at=left_at)
             return
         self._stats.rate_limited += 1
         pause = retry_after(answer.headers)
         cool_down = None if pause is None else min(pause, LONGEST_COOL_DOWN)
-        self._limiter.refused(sent_at=left_at, retry_after=cool_down)
+        told = self._limiter.refused(sent_at=left_at, retry_after=cool_down)
         if self._tell is not None:
             self._tell(CooledDown(kind=kind, retry_after=cool_down))
+        if told is not None:
+            await told
 
     def stream(self, url: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Stream]:
         """A GET outside the API, without the key."""

@@ -35,6 +35,7 @@ from ._foreign import HTTPClient
 from ._home import Home
 from ._hooks import Address, Trust
 from ._hub import Hub, Watch
+from ._once import InDoubt, Jobs
 from ._protocol import Call
 from ._reach import Reach
 from ._retry import Patience, RetryPolicy
@@ -42,7 +43,7 @@ from ._rhythm import PollPolicy
 from ._submission import Submissions, Uncertain
 from ._task import WAIT, GenerationTask, checked_seconds, checked_timeout
 from ._telling import telling
-from ._transport import Transport, wall_clock
+from ._transport import Limiter, Transport, wall_clock
 from ._wire import ApiKey, Wire
 from ._work import Work
 from .budget import Budget
@@ -52,6 +53,7 @@ from .errors import (
     InvalidRequestError,
     SubmissionUncertainError,
 )
+from .ledger import Ledger
 from .limiter import RateLimiter
 from .models import (
     DEFAULT_MODEL,
@@ -91,13 +93,14 @@ class GenerationOptions(TypedDict, total=False):
 class _Engines:
     """What a client and those made from it by `with_options` share."""
 
-    limiter: RateLimiter
+    limiter: Limiter
     stats: Stats
     origin: str
     wire: Wire
     transport: Transport
     hub: Hub
     submissions: Submissions
+    jobs: Jobs
     downloads: Downloads
     deliveries: Deliveries
     tell: Tell | None
@@ -111,7 +114,8 @@ class AsyncEggClient:
     base_url     where the API is; otherwise EGGAPI_BASE_URL, otherwise the real service. https, or
                  plain http to this very machine
     model        the model of requests that name none
-    limiter      the limits of the key; give one to several clients that share a key
+    limiter      the limits of the key: a `RateLimiter`, also for several clients that share it, or
+                 a `RedisRateLimiter` for several processes
     retry        how a call is repeated while that is safe
     polling      how open tasks are watched
     timeout      seconds that one attempt of one call may take in all its phases
@@ -162,7 +166,7 @@ class AsyncEggClient:
         *,
         base_url: str | None = None,
         model: str = DEFAULT_MODEL,
-        limiter: RateLimiter | None = None,
+        limiter: Limiter | None = None,
         retry: RetryPolicy = RetryPolicy(),
         polling: PollPolicy = PollPolicy(),
         timeout: float = 30.0,
@@ -184,10 +188,13 @@ class AsyncEggClient:
         limiter = RateLimiter() if limiter is None else limiter
         _check_kinds(
             model=(model, str),
-            limiter=(limiter, RateLimiter),
             retry=(retry, RetryPolicy),
             polling=(polling, PollPolicy),
         )
+        if not isinstance(limiter, Limiter):
+            raise ConfigurationError(
+                f"limiter: expected a RateLimiter, got {type(limiter).__name__}"
+            )
         _check_budget(budget)
         tell = telling(on_event)
         self._model = model
@@ -224,6 +231,7 @@ class AsyncEggClient:
         )
         downloads = Downloads(transport=transport, dice=random.random, tell=tell)
         deliveries = Deliveries(transport=transport, hub=hub, submissions=submissions, home=home)
+        jobs = Jobs(submissions=submissions, now=wall_clock)
         self._engines = _Engines(
             limiter,
             stats,
@@ -232,6 +240,7 @@ class AsyncEggClient:
             transport,
             hub,
             submissions,
+            jobs,
             downloads,
             deliveries,
             tell,
@@ -332,6 +341,33 @@ class AsyncEggClient:
         up to 5 s, so that the task is in `unfinished`.
         """
         return await self._submit(self._request(prompt, options), uncertain)
+
+    async def once(
+        self,
+        job: str,
+        prompt: str | GenerationRequest,
+        *,
+        ledger: Ledger,
+        uncertain: InDoubt = "raise",
+        **options: Unpack[GenerationOptions],
+    ) -> GenerationTask:
+        """`generate` for the *job* of a queue: bought once, in whatever process it comes again.
+
+        The *ledger* knows of it before its POST leaves, and its task's id as soon as that is known.
+        When the job comes again its task is given back, and nothing is sent; while another process
+        is at it, this one waits. Where an answer was lost, or its process died in between,
+        *uncertain* says what to do: "raise" SubmissionUncertainError (`eggapi_async.ledger.resolve`
+        ends the doubt), or "resubmit": buy it again, since that may be cheaper than to look.
+
+        Raises what `generate` does, InvalidRequestError for another request under the same *job*,
+        and JournalError where the ledger cannot be reached: nothing is bought then.
+        """
+        request = self._request(prompt, options)
+        with self._engines.work:
+            watch = await self._engines.jobs.submit(
+                job, request, self._patience, uncertain, ledger=ledger, budget=self._budget
+            )
+        return self._handle(watch)
 
     async def run(
         self,

@@ -100,6 +100,11 @@ class RateLimiter:
         self._pacer.refused(anyio.current_time(), sent_at=sent_at, retry_after=retry_after)
         self._wake_heads()  # the next turn may now be the other line's
 
+    @property
+    def pause(self) -> float:
+        """Seconds until the cool-down ends; 0 when there is none."""
+        return self._pacer.cooling(anyio.current_time())
+
     def answered(self, *, sent_at: float) -> None:
         """A request sent at *sent_at* was not refused."""
         self._pacer.answered(anyio.current_time(), sent_at=sent_at)

@@ -39,6 +39,7 @@ FLOORS: list[set[str]] = [
         "_recent",
         "_fairness",
         "budget",
+        "ledger",
         "prices",
     },
     {
@@ -65,6 +66,7 @@ FLOORS: list[set[str]] = [
         "_hub",
         "_purchase",
         "_submission",
+        "_once",
         "_downloads",
         "_batch",
         "_resume",

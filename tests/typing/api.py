@@ -14,6 +14,7 @@ from typing import Any, Literal, assert_type
 
 import httpx
 import httpx2
+from redis.asyncio import Redis
 
 from eggapi_async import (
     APIError,
@@ -31,6 +32,8 @@ from eggapi_async import (
     InvalidRequestError,
     Journal,
     JournalItem,
+    Ledger,
+    LedgerEntry,
     ModelEstimate,
     Outcome,
     Outcomes,
@@ -39,6 +42,8 @@ from eggapi_async import (
     QuotaExceededError,
     RateLimitedError,
     RateLimiter,
+    RedisLedger,
+    RedisRateLimiter,
     RetryPolicy,
     Stats,
     SubmissionUncertainError,
@@ -59,6 +64,7 @@ from eggapi_async import (
     sign_webhook,
     verify_webhook,
 )
+from eggapi_async.ledger import resolve
 from eggapi_async.otel import spans
 from eggapi_async.testing import connect
 
@@ -380,3 +386,19 @@ def telling_users(error: EggError, failed: TaskFailedError, quota: QuotaExceeded
     assert_type(error.user_message, str)
     assert_type(failed.kind, Literal["moderation", "prompt", "service"])
     assert_type(quota.retry_after, float)
+
+
+async def fleets(egg: AsyncEggClient, server: Redis, shelf: Ledger) -> None:
+    """Several processes on one key, and jobs that are bought once."""
+    limiter = RedisRateLimiter(server, per_second=20, processes=4, concurrency=8, name="a-key")
+    AsyncEggClient(limiter=limiter)
+    RedisRateLimiter(server, per_second=20)  # type: ignore[call-arg]
+    AsyncEggClient(limiter=20)  # type: ignore[arg-type]
+    ledger = RedisLedger(server, name="an-account", keep=86_400)
+    task = await egg.once("job 7", "A cat", ledger=ledger, uncertain="resubmit", num_outputs=2)
+    assert_type(task, GenerationTask)
+    await egg.once("job 7", GenerationRequest(prompt="A cat"), ledger=shelf)
+    await egg.once("job 7", "A cat")  # type: ignore[call-arg]
+    await egg.once("job 7", "A cat", ledger=ledger, uncertain="verify")  # type: ignore[arg-type]
+    assert_type(await resolve(ledger, "job 7", "gen_1"), None)
+    assert_type(LedgerEntry.of("{}").task_id, str | None)
