@@ -61,6 +61,8 @@ HOOK: Final = "https://bot.test/hook"
 STEPS: Final = 50
 LONGEST_LAG: Final = 2.5
 """Seconds by which a replica is behind: a task that is missing for longer is taken for lost."""
+ALONE: Final = 10.0
+"""Seconds after which what another process bought cannot be taken for an own loss."""
 ROUNDING: Final = 1e-6
 LONGEST_CALL: Final = 6 * 3600.0
 """Seconds in which whatever was begun must have ended, in the worst of times."""
@@ -278,6 +280,8 @@ class History:
         old.wire.is_dead = old.is_dead = True
         await self._end(old)
         self.check_purchases()
+        if self.uncertain == "verify":  # it must alone use the key: not on the heels of another
+            await anyio.sleep(ALONE)
         self.process = self.start()
         self.process.known |= old.known  # the program has noted what it was given
 
