@@ -198,6 +198,13 @@ def test_every_public_name_is_on_the_page_of_the_api() -> None:
     assert [name for name in told if not hasattr(eggapi_async, name)] == []
 
 
+def test_every_error_is_on_the_page_of_errors() -> None:
+    """Whoever meets one finds what happened, and what to do."""
+    text = (ROOT / "docs/errors.md").read_text("utf-8")
+    errors = [name for name in eggapi_async.__all__ if name.endswith("Error")]
+    assert [name for name in errors if f"`{name}`" not in text and f"`{name}`s" not in text] == []
+
+
 def test_every_page_is_on_the_site() -> None:
     """No page is written and never found; none leads to a page that the site does not have."""
     site = (ROOT / "zensical.toml").read_text("utf-8")
