@@ -73,14 +73,24 @@ def verify(
     return "stale" if age > 0 else "future"
 
 
+class Hidden(bytes):
+    """A secret that no repr shows, so that no traceback with locals does."""
+
+    def __repr__(self) -> str:
+        return "<secret ***>"
+
+    __str__ = __repr__
+
+
 def usable_secrets(secret: object) -> tuple[bytes, ...]:
     """*secret*, one or several, as bytes; none at all where one of them is blank or no text."""
     several = secret if isinstance(secret, (list, tuple)) else (secret,)
     try:
-        found = tuple(one.encode() if isinstance(one, str) else one for one in several)
+        found = [one.encode() if isinstance(one, str) else one for one in several]
     except UnicodeEncodeError:
         return ()
-    return found if all(isinstance(one, bytes) and one.strip() for one in found) else ()
+    is_usable = all(isinstance(one, bytes) and one.strip() for one in found)
+    return tuple(map(Hidden, found)) if is_usable else ()
 
 
 def _pairs(headers: Any) -> list[tuple[str, str]]:

@@ -53,12 +53,13 @@ def verify_webhook(
 
     Raises WebhookVerificationError, and nothing else whatever the input; see its `reason`.
     """
+    secrets = usable_secrets(secret)
+    del secret  # so that no traceback with locals can show it
     if not isinstance(body, (bytes, bytearray)):
         problem = f"expected the raw body in bytes, got {type(body).__name__}"
         raise WebhookVerificationError(problem, reason="not_bytes")
     if len(body) > MAX_BODY:
         raise WebhookVerificationError(f"a body of over {MAX_BODY} bytes", reason="too_large")
-    secrets = usable_secrets(secret)
     if not secrets and allow_unsigned is not True:
         problem = "expected a webhook secret, or several, none of them empty"
         raise WebhookVerificationError(problem, reason="no_secret")

@@ -21,6 +21,7 @@ import anyio
 import attrs
 import httpx
 
+from ._discretion import be_discreet
 from ._foreign import HTTPX, HTTPClient, Library, Trace, library_of, mapped
 from ._home import Home
 from ._protocol import Answer
@@ -80,6 +81,10 @@ class ApiKey:
             return body
         return body.replace(self._key.encode(), b"***")
 
+    def hide(self, text: str) -> str:
+        """The same of a header's value."""
+        return text if self._key not in text else self.redact(text.encode()).decode()
+
 
 # --- exchanges -------------------------------------------------------------------------------
 
@@ -109,6 +114,8 @@ class Wire:
         home: Home | None = None,
     ) -> None:
         self._library = HTTPX if http_client is None else library_of(http_client)
+        if http_client is not None:
+            be_discreet()
         self._callers = http_client
         self._reach = reach
         self._home = home or Home("Wire")
@@ -155,7 +162,7 @@ class Wire:
                     whole = await _read(response)
                 finally:
                     await response.aclose()
-        headers = {name.lower(): value for name, value in response.headers.items()}
+        headers = {name.lower(): key.hide(value) for name, value in response.headers.items()}
         if whole is None:
             problem = f"an answer of more than {MAX_BODY} bytes"
             raise ConnectionFailedError(problem, was_sent=True)

@@ -82,9 +82,11 @@ class WebhookReceiver:
         max_concurrent: int = 100,
         now: Callable[[], float] = time.time,
     ) -> None:
+        is_given = secret is not None
         self._secrets = usable_secrets(secret)
+        del secret  # so that no traceback with locals can show it
         self._deliver = (deliver,) if callable(deliver) else tuple(deliver)
-        if not self._secrets and (secret is not None or not allow_unsigned):
+        if not self._secrets and (is_given or not allow_unsigned):
             raise ConfigurationError("secret: expected the webhook secret, or several, none empty")
         if not self._deliver and on_event is None:
             raise ConfigurationError("deliver, on_event: expected at least one of them")

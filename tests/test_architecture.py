@@ -46,6 +46,7 @@ FLOORS: list[set[str]] = [
         "_wire",
         "_lanes",
         "_dialling",
+        "_discretion",
         "_foreign",
         "_transport",
         "_apart",

@@ -148,6 +148,17 @@ async def test_no_failure_shows_the_key(
     assert all(KEY not in repr(vars(record)) for record in caplog.records)
 
 
+@pytest.mark.real_time
+async def test_a_header_that_quotes_the_key_is_not_shown_by_the_error() -> None:
+    """Only a log of headers as they came could show it, which the service has then written."""
+    echo = json_answer(error("FORBIDDEN"), 403, **{"X-Request-Id": f"for {KEY}"})
+    with Wire([echo]) as server:
+        async with client_of(server, retry=ONCE) as egg:
+            caught = await failed(egg.get_task("gen_1"))
+    assert KEY not in shown(caught)
+    assert getattr(caught, "request_id", None) == "for ***"
+
+
 async def failed(call: Awaitable[Any]) -> EggError:
     """The error that a call ends with."""
     with pytest.raises(EggError) as caught:
