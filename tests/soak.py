@@ -46,7 +46,7 @@ TURNS: Final = 32
 CANCELLED: Final = 0.1
 SAVED: Final = 0.05
 CROWD: Final = 500
-"""Tasks at once, to begin with: what a crowd takes of memory is taken then, and no growth."""
+"""Callers at once, to begin with, and never more: the memory that a crowd takes is no growth."""
 LONGEST_PATIENCE: Final = 6.0
 """Seconds after which a caller is cancelled at the latest: on its way, waiting, or done before."""
 
@@ -197,11 +197,13 @@ async def live(run: Run, minutes: float) -> None:
     """All callers: a crowd, and then one after the other, evenly over the time."""
     began, pause = time.monotonic(), minutes * 60 / run.wanted
     every = max(1, run.wanted // SAMPLES)
+    places = asyncio.Semaphore(CROWD)  # on a slow machine they would pile up
     async with asyncio.TaskGroup() as group:
         for number in range(run.wanted):
             if number >= CROWD:
                 await asyncio.sleep(began + number * pause - time.monotonic())
-            group.create_task(caller(run, number))
+            await places.acquire()
+            group.create_task(caller(run, number)).add_done_callback(lambda _: places.release())
             if number % every == 0:
                 look(run)
 

@@ -82,6 +82,12 @@ class Talk:
             pass
         self.open = False
 
+    def take(self, count: int) -> None:
+        """Read so many bytes of a request and forget them; fewer if the client hangs up."""
+        self._has_read = False
+        while count > 0 and (data := self._sock.recv(count)):
+            count -= len(data)
+
     def fin(self) -> None:
         """Close in good order. Unread bytes are drained first: they would make it a reset."""
         self._sock.shutdown(socket.SHUT_WR)
@@ -282,6 +288,38 @@ def early_hints(then: Step) -> Step:
     def step(talk: Talk) -> None:
         talk.send(_head(103, {"Link": "</style.css>; rel=preload"}))
         then(talk)
+
+    return step
+
+
+def midway(count: int, then: Step) -> Step:
+    """Read so many bytes of the next request, not all of it, and then another step."""
+
+    def step(talk: Talk) -> None:
+        talk.take(count)
+        then(talk)
+
+    return step
+
+
+def both(first: Step, then: Step) -> Step:
+    """One step and then another."""
+
+    def step(talk: Talk) -> None:
+        first(talk)
+        then(talk)
+
+    return step
+
+
+def flood(count: int, *, every: float) -> Step:
+    """So many 103s, one every so many real seconds, and then nothing."""
+
+    def step(talk: Talk) -> None:
+        for _ in range(count):
+            talk.send(_head(103, {"Link": "</style.css>"}))
+            talk.pause(every)
+        talk.wait_for_end()
 
     return step
 
