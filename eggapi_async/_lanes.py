@@ -53,6 +53,23 @@ def _kind_of(request: httpx.Request) -> _Kind:
     return f"{url.scheme}://{url.netloc.decode('ascii')}", request.method == "POST"
 
 
+class _Noting(httpcore.AsyncNetworkBackend):
+    """Connects, and keeps the stream: httpcore forgets it where a TLS handshake is cancelled."""
+
+    def __init__(self, backend: httpcore.AsyncNetworkBackend) -> None:
+        self._backend = backend
+        self._stream: httpcore.AsyncNetworkStream | None = None
+
+    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        self._stream = await self._backend.connect_tcp(*args, **options)
+        return self._stream
+
+    async def aclose(self) -> None:
+        """Close the stream, if it is not closed already."""
+        if self._stream is not None:
+            await self._stream.aclose()
+
+
 class _Connection(httpx.AsyncBaseTransport):
     """One connection to one origin; even a pool of one would cost more than the request itself."""
 
@@ -64,8 +81,9 @@ class _Connection(httpx.AsyncBaseTransport):
         dialling: Dialling | None = None,
     ) -> None:
         origin = httpcore.Origin(url.raw_scheme, url.raw_host, _port(url))
+        self._network = _Noting(dialling or httpcore.AnyIOBackend())
         self._inner = httpcore.AsyncHTTPConnection(
-            origin, verify, keepalive, network_backend=dialling
+            origin, verify, keepalive, network_backend=self._network
         )
 
     @property
@@ -96,7 +114,10 @@ class _Connection(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        try:
+            await self._inner.aclose()
+        finally:
+            await self._network.aclose()
 
 
 class _Body(httpx.AsyncByteStream):
