@@ -26,9 +26,10 @@ from ._dialling import Dialling
 from ._reach import Reach
 from .errors import ConfigurationError
 
-POST_KEEPALIVE: Final = 1.0
-"""Seconds: a kept connection that the service has meanwhile closed makes a POST's fate
-uncertain."""
+POST_KEEPALIVE: Final = 0.1
+"""Seconds: a kept connection that the service has meanwhile closed makes a POST's fate uncertain.
+Enough for those that follow each other closely, and less than services and proxies wait that hang
+up early: a quarter of a second, at a round trip of 80 ms."""
 KEEPALIVE: Final = 30.0
 """Seconds: longer than the poll interval. A stale connection costs a GET only a repetition."""
 

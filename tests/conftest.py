@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -19,6 +20,15 @@ settings.register_profile("steady", derandomize=True, deadline=None, database=No
 settings.load_profile("steady")
 
 _LOOPS: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+
+OUR_OWN_PROGRAMS = ["eggapi_async.cli", "eggapi_async.emulator"]
+"""They may block their event loop: nobody else is on it."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--never-block`: fail where the package blocks an event loop (needs the extra `dev`)."""
+    parser.addoption("--never-block", action="store_true", help="no blocking call on a loop")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,11 +51,24 @@ def _noted(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
     return loop
 
 
+@contextmanager
+def never_blocking() -> Iterator[None]:
+    """What the package does on a loop that blocks it (a file, a sleep, the database) raises."""
+    from blockbuster import blockbuster_ctx
+
+    with blockbuster_ctx("eggapi_async", excluded_modules=OUR_OWN_PROGRAMS) as guard:
+        # Held for a moment, to look at the home of a client.
+        for name in ("threading.Lock.acquire", "threading.Lock.acquire_lock"):
+            guard.functions[name].deactivate()
+        yield
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call() -> Generator[None, Any, Any]:
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """Fail a test that leaves a task running which it started itself."""
     before = _running_tasks()
-    result = yield
+    with never_blocking() if pyfuncitem.config.getoption("--never-block") else nullcontext():
+        result = yield
     refuse_leftovers(_running_tasks() - before)
     return result
 

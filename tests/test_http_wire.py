@@ -425,7 +425,7 @@ async def test_a_lane_leads_to_one_origin() -> None:
 
 def test_posts_are_kept_alive_for_a_second_at_most() -> None:
     """A kept connection that the service has closed is the commonest cause of doubt."""
-    assert _keepalive(_kind_of(POST)) <= POST_KEEPALIVE <= 1.0
+    assert _keepalive(_kind_of(POST)) <= POST_KEEPALIVE <= 0.1
     assert _keepalive(_kind_of(GET)) > 5.0
 
 

@@ -101,9 +101,10 @@ LOST = {
 @pytest.mark.parametrize("reused", [False, True], ids=["fresh connection", "reused connection"])
 @pytest.mark.parametrize("fault", LOST.values(), ids=LOST)
 async def test_a_post_whose_answer_is_lost_is_sent_once(
-    fault: Step, reused: bool, caplog: pytest.LogCaptureFixture
+    fault: Step, reused: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is SubmissionUncertainError, with what was sent and when, and never a second POST."""
+    monkeypatch.setattr("eggapi_async._lanes.POST_KEEPALIVE", 30.0)  # on a busy machine too
     script = [accepted("gen_0"), fault] if reused else [fault]
     with Wire(script) as server:
         async with client_of(server, timeout=0.25) as egg:
@@ -247,6 +248,7 @@ async def test_a_certificate_that_is_trusted_is_as_good_as_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     """https to a host whose certificate fits works."""
+    monkeypatch.setattr("eggapi_async._lanes.POST_KEEPALIVE", 30.0)  # on a busy machine too
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
