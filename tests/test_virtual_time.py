@@ -18,7 +18,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests import virtual_time
+from eggapi_async.testing import virtual as virtual_time
 from tests.virtual_time import (
     BOTH,
     START,
@@ -315,7 +315,7 @@ def test_a_real_socket_under_virtual_time_is_an_error() -> None:
             await asyncio.get_running_loop().sock_recv(ours, 1)
 
     ours, theirs = socket.socketpair()
-    with ours, theirs, pytest.raises(RealSocketError, match="use real_time"):
+    with ours, theirs, pytest.raises(RealSocketError, match="needs real time"):
         run_virtual(main, ours)
 
 

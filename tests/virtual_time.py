@@ -1,199 +1,56 @@
 """Time that jumps instead of passing, on asyncio and on trio.
 
-The rule: the clock moves only when nothing can run and no worker thread is at work, and then
-straight to the next deadline. Jobs of `anyio.to_thread`, `loop.run_in_executor` and
-`asyncio.to_thread` hold it still; a thread of the test's own does so inside `loop.hold()`.
-
-It refuses to guess: a program that can never go on raises `DeadlockError` instead of hanging, and
-a real socket under virtual time raises `RealSocketError`, since whether its bytes or the
-next deadline come first would be luck. Tests with sockets, pipes or child processes are marked
-`real_time`. A coroutine that sleeps on behalf of a thread (`anyio.from_thread.run`) cannot end
-either, since its thread is at work all the while; `MAX_THREAD_SECONDS` ends that.
+What asyncio needs is in the package (`eggapi_async.testing`), where the rule is told. Here the same
+is made of trio, and tests that run on both. Tests with sockets, pipes or child processes are marked
+`real_time`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import contextlib
 import functools
 import inspect
 import math
-import selectors
-import threading
-import types
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
-import anyio
 import outcome
 import pytest
 import trio
 import trio.testing
-from anyio._backends._asyncio import WorkerThread
 
-START: Final = 1000.0
-"""What a virtual clock shows at first, in seconds."""
+from eggapi_async.testing.virtual import (
+    START,
+    DeadlockError,
+    LeftoverTaskError,
+    RealSocketError,
+    VirtualLoop,
+    deadlock,
+    place,
+    refuse_leftovers,
+    run_virtual,
+    virtual_clock,
+)
 
-MAX_THREAD_SECONDS: Final = 30.0
-"""Real seconds that one worker thread may be at work before it is taken for stuck."""
+__all__ = [
+    "BOTH",
+    "START",
+    "DeadlockError",
+    "LeftoverTaskError",
+    "RealSocketError",
+    "VirtualLoop",
+    "on_both",
+    "refuse_leftovers",
+    "run_on",
+    "run_virtual",
+    "run_virtual_trio",
+    "virtual_clock",
+]
 
 BOTH: Final = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 """For a test that starts `run_on(backend, ...)` itself."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-Ready = list[tuple[selectors.SelectorKey, int]]
-
-
-def virtual_clock() -> float:
-    """The virtual time, also before there is an event loop: for what is made by a fixture."""
-    try:
-        return anyio.current_time()
-    except anyio.NoEventLoopError:
-        return START
-
-
-class DeadlockError(RuntimeError):
-    """Nothing is ready, nothing is scheduled and no thread is at work: nobody will go on."""
-
-
-class RealSocketError(RuntimeError):
-    """A file descriptor is watched under virtual time: mark the test `real_time`."""
-
-
-class LeftoverTaskError(AssertionError):
-    """A task outlived the code that started it."""
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An asyncio loop whose `time()` starts at `START` and jumps to the next deadline."""
-
-    def __init__(self) -> None:
-        self._seconds = START
-        self._held = 0
-        self._pool: concurrent.futures.Executor | None = None
-        self._jobs: set[concurrent.futures.Future[Any]] = set()
-        super().__init__(_JumpingSelector(self))
-
-    def time(self) -> float:
-        """Virtual seconds."""
-        return self._seconds
-
-    def advance(self, seconds: float) -> None:
-        """Let virtual time pass, as a slow computation would."""
-        self._seconds += seconds
-
-    @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep the clock still while a thread that nobody else counts is at work."""
-        self._held += 1
-        try:
-            yield
-        finally:
-            self._held -= 1
-
-    def threads_at_work(self) -> int:
-        """Jobs under way in other threads whose answers have not reached this loop yet."""
-        return self._held + len(self._jobs) + sum(map(self._is_busy, threading.enumerate()))
-
-    def _is_busy(self, thread: threading.Thread) -> bool:
-        # anyio takes a worker off `idle_workers` before it queues a job, and puts it back on this
-        # loop when the answer is delivered: just the span in which time must not pass.
-        return (
-            isinstance(thread, WorkerThread)
-            and thread.loop is self
-            and not thread.stopping
-            and thread not in thread.idle_workers
-        )
-
-    def set_default_executor(self, executor: concurrent.futures.ThreadPoolExecutor) -> None:  # type: ignore[override]
-        """As the base class does, and remember it."""
-        super().set_default_executor(executor)
-        self._pool = executor
-
-    def run_in_executor(
-        self,
-        executor: concurrent.futures.Executor | None,
-        func: Callable[[Unpack[Ts]], T],
-        *args: *Ts,
-    ) -> asyncio.Future[T]:
-        """As the base class does, and hold the clock until the job has really ended."""
-        job = (executor or self._default_pool()).submit(func, *args)
-        answer = asyncio.wrap_future(job, loop=self)
-        self._jobs.add(job)
-        # After wrap_future: callbacks run in order, so the answer is here before the hold ends.
-        job.add_done_callback(self._job_ended)
-        return answer
-
-    async def shutdown_default_executor(self, _timeout: float | None = None) -> None:
-        """Wait for the pool's threads, however long: virtual seconds could not measure it."""
-        with self.hold():
-            await super().shutdown_default_executor()
-
-    def _default_pool(self) -> concurrent.futures.Executor:
-        if self._pool is None:
-            self.set_default_executor(concurrent.futures.ThreadPoolExecutor())
-        assert self._pool is not None
-        return self._pool
-
-    def _job_ended(self, job: concurrent.futures.Future[Any]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self.call_soon_threadsafe(self._jobs.discard, job)
-
-
-class _JumpingSelector(selectors.DefaultSelector):
-    """A selector that advances its loop's clock where another one would wait."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> Ready:
-        """What is ready now; else wait for threads; else jump by `timeout` seconds."""
-        ready = super().select(0)
-        if ready or (timeout is not None and timeout <= 0):
-            return ready
-        if self._loop.threads_at_work():
-            return self._wait_for_thread()
-        self._jump(timeout)
-        return []
-
-    def _wait_for_thread(self) -> Ready:
-        ready = super().select(MAX_THREAD_SECONDS)
-        if not ready:
-            raise DeadlockError(f"a thread is at work for {MAX_THREAD_SECONDS} real seconds")
-        return ready
-
-    def _jump(self, timeout: float | None) -> None:
-        if len(self.get_map()) > 1:  # one is the pipe by which threads wake the loop
-            raise RealSocketError("a socket or pipe is open under virtual time: use real_time")
-        if timeout is None:
-            raise DeadlockError(_deadlock(map(_asyncio_place, asyncio.all_tasks(self._loop))))
-        self._loop.advance(timeout)
-
-
-def run_virtual(
-    function: Callable[[Unpack[Ts]], Awaitable[T]],
-    *args: *Ts,
-) -> T:
-    """Run a coroutine function on a fresh virtual loop; no task of it may be left at its end."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        result = runner.run(_awaited(function, *args))
-        refuse_leftovers(asyncio.all_tasks(runner.get_loop()))
-        return result
-
-
-def refuse_leftovers(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Raise `LeftoverTaskError` with the names of `tasks`, if there are any."""
-    places = sorted(map(_asyncio_place, tasks))
-    if places:
-        raise LeftoverTaskError("still running at the end:\n  " + "\n  ".join(places))
-
-
-async def _awaited(function: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts) -> T:
-    return await function(*args)
 
 
 def run_virtual_trio(
@@ -251,7 +108,7 @@ class _TrioWatch(trio.abc.Instrument):
         self._idle_rounds = 0
         if self._deadlock:
             return _throw_into_leaves(self._deadlock)  # somebody is shielded from cancelling
-        self._deadlock = DeadlockError(_deadlock(map(_trio_place, _trio_tasks())))
+        self._deadlock = DeadlockError(deadlock(map(_trio_place, _trio_tasks())))
         return self._scope.cancel()
 
 
@@ -282,27 +139,8 @@ def _trio_tasks() -> list[trio.lowlevel.Task]:
     return found
 
 
-def _deadlock(places: Iterable[str]) -> str:
-    lines = ["nothing is ready, nothing is scheduled and no thread is at work; waiting:"]
-    return "\n  ".join([*lines, *sorted(places)])
-
-
-def _asyncio_place(task: asyncio.Task[Any]) -> str:
-    chain: list[tuple[types.CodeType, int]] = []
-    awaited: object = task.get_coro()
-    while frame := getattr(awaited, "cr_frame", None):
-        chain.append((frame.f_code, frame.f_lineno))
-        awaited = getattr(awaited, "cr_await", None)
-    return _place(task.get_name(), chain)
-
-
 def _trio_place(task: trio.lowlevel.Task) -> str:
-    return _place(task.name, [(frame.f_code, line) for frame, line in task.iter_await_frames()])
-
-
-def _place(name: str, chain: Iterable[tuple[types.CodeType, int]]) -> str:
-    calls = [f"{code.co_qualname} ({Path(code.co_filename).name}:{line})" for code, line in chain]
-    return f"{name}: {' > '.join(calls)}"
+    return place(task.name, [(frame.f_code, line) for frame, line in task.iter_await_frames()])
 
 
 def on_both(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
