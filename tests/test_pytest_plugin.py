@@ -37,6 +37,14 @@ def test_the_page_works_as_pasted(
     result.assert_outcomes(passed=passed)
 
 
+@pytest.mark.parametrize("mode", ["auto", "strict"])
+def test_the_readme_works_as_pasted(pytester: pytest.Pytester, mode: str) -> None:
+    """Its two files, and nothing else."""
+    files = {name: named("README.md", name) for name in ("conftest", "test_bot")}
+    result = run(pytester, options=[*SCOPE, "-o", f"asyncio_mode={mode}"], **files)
+    result.assert_outcomes(passed=2)
+
+
 def test_the_plugin_of_anyio_takes_the_same_fixtures(pytester: pytest.Pytester) -> None:
     """On asyncio and on trio, both in virtual time; pytest-asyncio need not be there."""
     result = run(pytester, "test_anyio", options=["-p", "no:asyncio"])
