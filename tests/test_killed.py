@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.mortal import ENDED, NO_JOURNAL, Books, Job, Nursery, Shop, books, check, nursery, run
+from tests.rivals import contest
 from tests.served import ROOT, environment, served
 
 pytestmark = [
@@ -126,3 +127,14 @@ def test_a_download_killed_or_failing_at_anything_it_asks_of_the_disk(tmp_path: 
     assert tally["SIGKILL: -9"] >= 25
     assert sum(number for what, number in tally.items() if what.endswith(": 3")) >= 8
     assert sum(tally.values()) == 64
+
+
+@pytest.mark.skipif(
+    not Path("/proc/locks").exists(), reason="looks who holds a lock, as Linux tells"
+)
+def test_three_processes_and_one_journal(shop: Shop, url: str) -> None:
+    """Two wait for the first, which is killed; one takes over, and buys nothing a second time.
+
+    Fifty times, with 200 items: `python -m tests.rivals`.
+    """
+    assert "2 ended, 1 owner killed" in contest(shop, url, items=24, seed=7)
