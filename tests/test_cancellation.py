@@ -10,12 +10,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from eggapi_async import AsyncEggClient, RateLimiter
+from eggapi_async import AsyncEggClient, Journal, RateLimiter
 from eggapi_async.emulator import EggEmulator, Fault
 from eggapi_async.testing import connect
 from tests.storm import TURNS, How, storm
@@ -170,6 +171,59 @@ def test_no_id_is_lost_at_any_step_of_the_event_loop(
         for steps in range(STEPS)
     ]
     assert all(ends) or phase > 0
+
+
+async def _check_closing(cancel: Cancel, steps: int, *, closed_after: int) -> None:
+    """The same while the client is being closed by somebody else."""
+    emulator = EggEmulator(clock=anyio.current_time, latency=LATENCY)
+    egg = connect(emulator, limiter=RateLimiter(5, None))
+
+    async def until() -> None:
+        await _steps(closed_after)
+        closing = asyncio.ensure_future(egg.aclose())
+        await _steps(steps)
+        await closing
+
+    was_cancelled = await cancel(lambda: egg.generate("The one"), until)
+    assert was_cancelled, "half a second has not passed"
+    assert {task.id for task in egg.unfinished} == set(emulator.accepted)
+
+
+@pytest.mark.parametrize("cancel", CANCELS.values(), ids=CANCELS)
+@pytest.mark.parametrize("closed_after", [0, 5, 20])
+def test_no_id_is_lost_at_any_step_while_the_client_is_closed(
+    cancel: Cancel, closed_after: int
+) -> None:
+    """Closing takes nothing away from who is on the way; the cancellation goes on."""
+    for steps in range(STEPS // 2):
+        run_virtual(partial(_check_closing, cancel, steps, closed_after=closed_after))
+
+
+@pytest.mark.parametrize("phase", [0.0, LATENCY], ids=["start", "end"])
+@pytest.mark.parametrize("cancel", CANCELS.values(), ids=CANCELS)
+def test_no_id_is_missing_in_the_journal_at_any_step(
+    cancel: Cancel, phase: float, tmp_path: Path
+) -> None:
+    """A batch that is cancelled leaves every id that was paid for in its journal too."""
+
+    async def check(steps: int) -> None:
+        path = tmp_path / f"{steps}.sqlite3"
+        emulator = EggEmulator(clock=anyio.current_time, latency=LATENCY)
+        egg = connect(emulator, limiter=RateLimiter(5, None))
+
+        async def batch() -> None:
+            await egg.map(["Egg 1", "Egg 2"], journal=path)
+
+        assert await cancel(batch, partial(_after, phase, steps)), "eggs take longer"
+        if path.exists():
+            with Journal(path) as journal:
+                known = {item.task_id for item in journal if item.task_id}
+        else:
+            known = set()
+        assert known == set(emulator.accepted) == {task.id for task in egg.unfinished}
+
+    for steps in range(0, STEPS, 6):
+        run_virtual(partial(check, steps))
 
 
 @pytest.mark.parametrize("cancel", CANCELS.values(), ids=CANCELS)
