@@ -380,6 +380,22 @@ async def test_trouble_is_told_and_nothing_is_bought_twice(
 
 
 @each_platform
+async def test_an_orderly_end_still_delivers_what_is_nearly_done(
+    platform: str, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten seconds are given to it, and nothing is kept for the next start."""
+    stage.emulator = EggEmulator(clock=virtual_clock, seed=2, speed=10)
+    async with anyio.create_task_group() as group:
+        async with PLATFORMS[platform](stage, monkeypatch):
+            group.start_soon(stage.ask, "an egg")
+            await anyio.sleep(0.5)
+            assert len(stage.emulator.accepted) == 1
+            assert stage.pictures == []
+        assert len(stage.pictures) == 1
+    assert stage.kept == {}
+
+
+@each_platform
 async def test_a_restart_delivers_what_was_asked_for_before(
     platform: str, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
