@@ -213,7 +213,6 @@ class Downloads:
         raise AssertionError("counting never ends")
 
     async def _attempt(self, file: Output, part: Part, max_bytes: int) -> None:
-        there = (file.url, file.folder)
         with anyio.move_on_after(PATIENCE):
             async with self._open(file.url, part.resume()) as stream:
                 length = _begin(file, part, stream)
@@ -221,8 +220,7 @@ class Downloads:
                     raise _too_big(file, max_bytes)
                 await _pour(file, part, stream, max_bytes)
                 _check(file, part, length)
-                if not part.is_framed and not await _in_thread(*there, part.ends_there):
-                    raise _ended_early(part)
+                await _check_parts(file, part)
             return
         raise ConnectionFailedError(f"not finished within {PATIENCE:g} s", is_passing=False)
 
@@ -336,6 +334,13 @@ def _check(file: Output, part: Part, length: int | None) -> None:
         raise _ended_early(part)
     if is_whole is None and not part.is_framed:
         raise DownloadError("nothing tells whether the body is whole", url=file.url)
+
+
+async def _check_parts(file: Output, part: Part) -> None:
+    """Walk through a body of unknown length: in its middle there may be an end mark, too."""
+    if part.is_framed or await _in_thread(file.url, file.folder, part.ends_there):
+        return
+    raise _ended_early(part)
 
 
 def _ended_early(part: Part) -> ConnectionFailedError:
