@@ -157,7 +157,7 @@ class RedisRateLimiter:
 
     async def _next(self) -> float:
         """When the next request may leave."""
-        late = anyio.current_time() - self._lateness
+        late = anyio.current_time() - max(AHEAD, self._lateness)
         while self._turns and self._turns[0] < late:  # nobody was there to take it
             self._turns.popleft()
         if not self._turns:

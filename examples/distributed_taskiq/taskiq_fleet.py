@@ -92,7 +92,7 @@ async def send(command: str, *words: str) -> None:
         job, prompt = words[0], words[-1]
         if command == "resolve":
             await resolve(RedisLedger(redis), job, words[1] if len(words) > 1 else None)
-            prompt = await redis.hget("egg-in-doubt", job) or ""
+            prompt = str(await redis.hget("egg-in-doubt", job))
             await redis.hdel("egg-in-doubt", job)
     await submit.kiq(job, prompt)
 

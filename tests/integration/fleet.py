@@ -265,7 +265,7 @@ def work_through(name: str, number: int) -> Report:
                     engine.again(crew)
                 return {*engine.pictures(), *engine.in_doubt()} >= wanted
 
-            wait_until(lambda: is_through(dict(jobs).keys()))
+            wait_until(lambda: is_through(set(dict(jobs))))
             doubts = engine.in_doubt()
             for job, prompt in doubts.items():
                 engine.resolve(crew, job, prompt, shop.task_of(prompt))
