@@ -3,6 +3,7 @@
 compare   the contenders side by side; the default
 alone     one task at a time after fifty others, in virtual time
 simulate  whole batches under limits that the client is not told, in virtual time
+open      ten thousand open tasks: memory for each, and how long it takes to cancel them all
 wire      what one request costs, by arrangement of the connections
 decode    what reading an answer costs
 import    what importing the package costs beyond httpx
@@ -23,6 +24,7 @@ from .compare import compare
 from .contenders import BY_NAME
 from .decode import decode
 from .imports import imports
+from .open import opened
 from .profiling import profile
 from .report import report
 from .scenario import Scenario
@@ -52,6 +54,7 @@ LOOKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "compare": lambda given: compare(_blocks(given), keep=given.json),
     "alone": lambda given: alone(histories=given.repeats or 20, keep=given.json),
     "simulate": lambda given: simulated(keep=given.json),
+    "open": lambda given: opened((given.n or [10_000])[0], keep=given.json),
     "wire": _wire,
     "decode": lambda given: decode(keep=given.json),
     "import": _import,

@@ -19,6 +19,7 @@ from .decode import decode_table
 from .figures import Figures, read
 from .imports import imports_table
 from .merging import Entries, Entry, caption, entries, latest
+from .open import open_table
 from .picture import picture
 from .runner import ROOT, Result
 from .scenario import Scenario
@@ -93,6 +94,7 @@ def featured(measured: Mapping[Scenario, Entries]) -> Scenario:
 def _sections(files: Sequence[Figures], measured: Mapping[Scenario, Entries]) -> dict[str, str]:
     looks: dict[str, Callable[[Any], str]] = {
         "alone": alone_table,
+        "open": open_table,
         "simulated": simulated_tables,
         "wire": wire_table,
         "decode": decode_table,

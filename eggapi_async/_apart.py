@@ -5,7 +5,7 @@ scope stops it. So the work runs in a task of its own that is never cancelled na
 cancellation becomes a scope cancel inside it, at once or after a grace (a paid POST is left to hear
 its answer), and goes on only when the work has ended. Under trio scopes suffice.
 
-The only module that knows asyncio.
+The only module that knows asyncio; so the signal that wakes a sleeper cheaply is here too.
 """
 
 from __future__ import annotations
@@ -26,6 +26,41 @@ async def apart(work: Callable[[], Awaitable[T]], *, grace: Callable[[], float] 
     The caller's cancellation goes on only when the work has ended, so that nothing is left behind.
     """
     return await (_by_task if _is_asyncio() else _by_scopes)(work, grace)
+
+
+class Signal:
+    """Wakes the one who waits for it, now or later; who was woken may wait again.
+
+    It does what an `anyio.Event` does for any number, in a fraction of its memory and time.
+    """
+
+    __slots__ = ("_is_set", "_sleeper")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._sleeper: asyncio.Future[None] | anyio.Event | None = None
+
+    def set(self) -> None:
+        """End the present wait, or the next one at once."""
+        self._is_set = True
+        if isinstance(self._sleeper, anyio.Event):
+            self._sleeper.set()
+        elif self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait until `set` was called since the last wait."""
+        if not self._is_set:
+            try:
+                if _is_asyncio():
+                    self._sleeper = asyncio.get_running_loop().create_future()
+                    await self._sleeper
+                else:
+                    self._sleeper = anyio.Event()
+                    await self._sleeper.wait()
+            finally:
+                self._sleeper = None
+        self._is_set = False
 
 
 def _is_asyncio() -> bool:

@@ -24,6 +24,7 @@ from anyio.abc import TaskGroup
 from cattrs import BaseValidationError
 
 from . import _protocol
+from ._apart import Signal
 from ._home import Home
 from ._hooks import Trust, url_of
 from ._polling import Ask, Peek, Sweep, Watched, Watchlist
@@ -61,23 +62,14 @@ MOST_EARLY: Final = 4096
 _RANK: Final[Mapping[str, int]] = {"pending": 0, "processing": 1}
 
 
-class Waiter:
+class Waiter(Signal):
     """One coroutine that waits: it is woken by news, by an error, or to take the lead."""
 
-    __slots__ = ("_event", "error")
+    __slots__ = ("error",)
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
+        super().__init__()
         self.error: EggError | None = None
-
-    def wake(self) -> None:
-        """End the present sleep, or the next one at once."""
-        self._event.set()
-
-    async def sleep(self) -> None:
-        """Sleep until woken."""
-        await self._event.wait()
-        self._event = anyio.Event()
 
 
 @attrs.define(eq=False, weakref_slot=True)
@@ -284,7 +276,7 @@ class Hub:
             self._wake(waiter)
 
     def _wake(self, waiter: Waiter) -> None:
-        waiter.wake()
+        waiter.set()
         if waiter is self._leader:  # who leads sleeps for all
             self._news.set()
 
@@ -319,18 +311,15 @@ class Hub:
         self._join(watch, waiter)
         try:
             with self._work:
-                await self._wait(watch, version, waiter)
+                while watch.version == version and waiter.error is None:
+                    if self._leader is not None:
+                        await waiter.wait()
+                    else:
+                        await self._lead(watch, version, waiter)
         finally:
             self._leave(watch, waiter)
         if waiter.error is not None:
             raise waiter.error
-
-    async def _wait(self, watch: Watch, version: int, waiter: Waiter) -> None:
-        while watch.version == version and waiter.error is None:
-            if self._leader is not None:
-                await waiter.sleep()
-            else:
-                await self._lead(watch, version, waiter)
 
     def _join(self, watch: Watch, waiter: Waiter) -> None:
         watch.waiting.append(waiter)
@@ -377,7 +366,7 @@ class Hub:
         for watch in reversed(self._waited.values()):
             for waiter in watch.waiting:
                 if waiter is not leaving:
-                    waiter.wake()
+                    waiter.set()
                     return
 
     # --- polling -----------------------------------------------------------------------------

@@ -131,11 +131,12 @@ class GenerationTask:
         the task goes on, and can be awaited again. Passing failures of polls are waited out;
         AuthenticationError, PermissionDeniedError and a lasting NotFoundError end the wait.
         """
+        if timeout is None:
+            return await self._hub.result(self._watch)
         with anyio.move_on_after(checked_timeout(timeout)):
             return await self._hub.result(self._watch)
         if self._watch.is_done:  # it came at the last moment
             return await self._hub.result(self._watch)
-        assert timeout is not None, "only a time-out ends the wait without a result"
         raise TaskTimeoutError(self.id, timeout=timeout, snapshot=self.snapshot)
 
     async def refresh(self) -> TaskSnapshot:

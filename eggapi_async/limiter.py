@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 
+from ._apart import Signal
 from ._home import Home
 from ._pacing import Pacer
 from .errors import ConfigurationError
@@ -49,8 +50,8 @@ class RateLimiter:
 
     def _start_afresh(self) -> None:
         self._pacer = Pacer(self.per_second)
-        self._urgent: OrderedDict[object, anyio.Event] = OrderedDict()
-        self._polls: OrderedDict[object, anyio.Event] = OrderedDict()
+        self._urgent: OrderedDict[object, Signal] = OrderedDict()
+        self._polls: OrderedDict[object, Signal] = OrderedDict()
         self._busy = 0
 
     async def acquire(self, *, poll: bool = False, again: bool = False) -> None:
@@ -65,13 +66,12 @@ class RateLimiter:
             self._start_afresh()
         line, rivals = (self._polls, self._urgent) if poll else (self._urgent, self._polls)
         ticket = object()
-        line[ticket] = anyio.Event()
+        signal = line[ticket] = Signal()
         if again:
             line.move_to_end(ticket, last=False)
         try:
             while (wait := self._wait(line, rivals, ticket, poll=poll)) > 0:
-                line[ticket] = anyio.Event()
-                await _wait_for(line[ticket], wait)
+                await _wait_for(signal, wait)
             self._pacer.take(anyio.current_time(), poll=poll, urgent=len(self._urgent))
             self._busy += 1
         finally:
@@ -110,15 +110,15 @@ class RateLimiter:
         self._pacer.answered(anyio.current_time(), sent_at=sent_at)
 
 
-async def _wait_for(event: anyio.Event, seconds: float) -> None:
+async def _wait_for(signal: Signal, seconds: float) -> None:
     if seconds == float("inf"):  # the most frequent case does without a scope of its own
-        await event.wait()
+        await signal.wait()
         return
     with anyio.move_on_after(seconds):
-        await event.wait()
+        await signal.wait()
 
 
-_Line = OrderedDict[object, anyio.Event]
+_Line = OrderedDict[object, Signal]
 
 
 def _is_number(value: Any) -> bool:

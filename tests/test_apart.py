@@ -10,7 +10,7 @@ import anyio
 import pytest
 import trio
 
-from eggapi_async._apart import apart
+from eggapi_async._apart import Signal, apart
 from tests.virtual_time import VirtualLoop, on_both
 
 
@@ -287,3 +287,37 @@ def test_no_failure_is_reported_as_never_retrieved() -> None:
         runner.run(program())
     gc.collect()
     assert told == []
+
+
+@on_both
+async def test_a_signal_wakes_who_waits_and_who_comes_later() -> None:
+    """Set before or during a wait, it ends that one wait, and only that."""
+    signal, woken = Signal(), list[float]()
+
+    async def sleep_thrice() -> None:
+        for _ in range(3):
+            await signal.wait()
+            woken.append(anyio.current_time() - began)
+
+    began = anyio.current_time()
+    signal.set()
+    signal.set()
+    async with anyio.create_task_group() as group:
+        group.start_soon(sleep_thrice)
+        await anyio.sleep(1)
+        signal.set()
+        signal.set()
+        await anyio.sleep(1)
+        signal.set()
+    assert woken == [0, 1, 2]
+
+
+@on_both
+async def test_a_wait_for_a_signal_that_was_cancelled_leaves_it_usable() -> None:
+    """The next wait is woken as if there had been none before."""
+    signal = Signal()
+    with anyio.move_on_after(1):
+        await signal.wait()
+    signal.set()
+    with anyio.fail_after(1):
+        await signal.wait()

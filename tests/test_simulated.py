@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks import open as opened
 from benchmarks.scenario import Scenario
 from benchmarks.simulated import Bucket, FixedWindow, run
 
@@ -55,3 +56,11 @@ def test_a_bucket_fills_with_time_and_not_beyond() -> None:
     taken = [gate.admits(moment) for moment in (5.0, 5.0, 5.1, 5.5, 5.6, 60.0, 60.0, 60.0)]
 
     assert taken == [True, True, False, True, False, True, True, False]
+
+
+def test_open_tasks_are_small_and_are_cancelled_at_once() -> None:
+    """Each keeps four kilobytes beyond what its caller does; none is left behind."""
+    seen = opened.measured(500)
+
+    assert seen["bytes"] <= 4096
+    assert seen["left"] == 0
