@@ -11,7 +11,7 @@ import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 import httpx
@@ -66,6 +66,8 @@ class Library:
 
 
 HTTPX = Library.of(httpx)
+REFUSED_STREAM: Final = 7
+"""HTTP/2's code of a stream that was ended before anything was done (RFC 9113, 8.7)."""
 
 
 def library_of(client: object) -> Library:
@@ -100,16 +102,18 @@ def mapped(trace: Trace, library: Library = HTTPX) -> Iterator[None]:
 
     Not sent is what is proved: any failure of a connection that told of its progress, as long as no
     request headers were reported to leave; and of one that told nothing, an exception that only
-    comes before sending, unless it was made of something that may come later as well.
+    comes before sending, unless it was made of something that may come later as well. What HTTP/2
+    says was not processed counts as not sent.
     """
     try:
         yield
     except library.foreign as exc:
         is_early = trace.has_spoken or _is_early(exc, library)
+        is_undone = _is_unprocessed(exc.__cause__)
         raise ConnectionFailedError(
             _words(exc),
             is_passing=_is_passing(exc, library),
-            was_sent=trace.has_sent or not is_early,
+            was_sent=not is_undone and (trace.has_sent or not is_early),
         ) from _scrubbed(exc, library)
 
 
@@ -124,6 +128,15 @@ def _is_early(exc: Exception, library: Library) -> bool:
     chain = _chain(exc)
     is_plain = len(chain) == 1 or chain[-1].__cause__ is exc  # as stand-ins in tests raise it
     return isinstance(exc, library.early) and (is_plain or any(map(_is_of_connecting, chain)))
+
+
+def _is_unprocessed(cause: BaseException | None) -> bool:
+    """True where a frame of HTTP/2 says so: REFUSED_STREAM, or GOAWAY that names no stream."""
+    frame = cause.args[0] if cause is not None and cause.args else None
+    is_refused = (
+        getattr(frame, "stream_id", 0) and getattr(frame, "error_code", 0) == REFUSED_STREAM
+    )
+    return bool(is_refused) or getattr(frame, "last_stream_id", None) == 0
 
 
 def _is_of_connecting(exc: BaseException) -> bool:
