@@ -34,7 +34,7 @@ TWICE: Final = 20
 """Every so manieth job is sent twice."""
 GRACE: Final = 10.0
 """Seconds in which a worker may end by itself."""
-STALLED: Final = 600.0
+STALLED: Final = 1800.0
 """Seconds after which a fleet that does not come to its end has failed."""
 
 
@@ -106,7 +106,7 @@ class Crew:
             "EGGAPI_API_KEY": "a-key",
             "EGG_RATE": "300",
             "EGG_PROCESSES": "3",
-            "EGG_TIMEOUT": "5",
+            "EGG_TIMEOUT": "10",
             "EGG_FOLDER": str(folder / "out"),
             **env,
         }
@@ -134,7 +134,7 @@ class Crew:
             cwd=self._folder,
             env=environment(**self._env, EGGAPI_BASE_URL=self._url),
             check=True,
-            timeout=PATIENCE,
+            timeout=STALLED,
             **more,
         )
 
@@ -157,8 +157,7 @@ import asyncio, json, sys
 import {module} as fleet
 async def main():
     {begin}
-        for job, prompt in json.load(sys.stdin):
-            await fleet.submit.{send}
+        await asyncio.gather(*(fleet.submit.{send} for job, prompt in json.load(sys.stdin)))
     {end}
 asyncio.run(main())
 """
@@ -207,7 +206,7 @@ def on_taskiq() -> Iterator[tuple[Engine, dict[str, str]]]:
             resolve=resolve,
             again=lambda crew: crew.run("taskiq_fleet.py", "tick"),
         )
-        yield engine, {"REDIS_URL": server.url, "EGG_IDLE_MS": "3000"}
+        yield engine, {"REDIS_URL": server.url, "EGG_IDLE_MS": "8000"}
 
 
 @contextmanager

@@ -34,7 +34,7 @@ async def test_the_toy_does_what_the_server_does() -> None:
         async with Redis.from_url(server.url) as redis:
             for _ in range(300):
                 key, old, new = (dice.choice(["", "a", "b"]) for _ in range(3))
-                words = [old, new, 60_000]
+                words: list[str | int] = [old, new, 60_000]
                 real = await redis.register_script(SWAP)(keys=[f"k{key}"], args=words)
                 assert real == await toy.register_script(SWAP)(keys=[f"k{key}"], args=words)
             assert [await redis.mget(["k", "ka", "kb"])] == [await toy.mget(["k", "ka", "kb"])]
