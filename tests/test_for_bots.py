@@ -166,6 +166,19 @@ async def test_what_broke_off_is_continued() -> None:
     assert host.ranges == [None, "bytes=20-"]
 
 
+async def test_a_picture_of_unknown_length_is_read_to_its_end() -> None:
+    """Nothing states its size: its own parts tell that it is whole."""
+    _, egg = emulated()
+    async with egg:
+        content = await (await egg.generate("A cat")).read()
+    retry = RetryPolicy(max_attempts=1)
+    async with customer(Host(Reply([content])), retry=retry) as egg:
+        assert await egg.read(URL) == content
+    async with customer(Host(Reply([content[:-20]])), retry=retry) as egg:
+        with pytest.raises(DownloadError):
+            await egg.read(URL)
+
+
 @pytest.mark.parametrize(
     ("replies", "problem"),
     [
