@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import anyio
@@ -296,6 +296,40 @@ async def test_a_process_that_died_leaves_a_doubt() -> None:
             await other.once("job", "an egg", ledger=shelf)
         assert 29 <= anyio.current_time() - began <= 31
     assert len(emulator.accepted) == 1
+
+
+async def test_a_clock_that_is_ahead_keeps_nobody_waiting() -> None:
+    """No longer than a POST may take."""
+    emulator, shelf = service(), Shelf()
+    async with workers(emulator, timeout=30) as (one, other):
+        one._engines.jobs._now = lambda: wall_clock() + timedelta(hours=1)
+        dying = asyncio.ensure_future(one.once("job", "an egg", ledger=shelf))
+        while shelf.entry() is None:
+            await asyncio.sleep(0)
+        died = shelf.texts.copy()
+        await dying
+        shelf.texts = died
+        began = anyio.current_time()
+        with pytest.raises(SubmissionUncertainError):
+            await other.once("job", "an egg", ledger=shelf)
+        assert 29 <= anyio.current_time() - began <= 31
+
+
+async def test_a_job_that_was_taken_over_says_what_else_was_bought(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By one whose clock is ahead, and who wants to buy again: both tasks are known."""
+    emulator, shelf = service(latency=5.0), Shelf()
+    async with workers(emulator) as (one, other):
+        other._engines.jobs._now = lambda: wall_clock() + timedelta(hours=1)
+        slow = asyncio.ensure_future(one.once("job", "an egg", ledger=shelf))
+        await asyncio.sleep(1)
+        task = await other.once("job", "an egg", ledger=shelf, uncertain="resubmit")
+        first = await slow
+    assert emulator.accepted == [first.id, task.id]
+    assert await known(shelf, emulator.accepted) == {first.id, task.id}
+    assert f"come to {first.id}" in caplog.text
+    assert "taken the job over" in caplog.text
 
 
 async def test_who_wants_buys_again() -> None:
