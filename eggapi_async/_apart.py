@@ -13,11 +13,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 
 T = TypeVar("T")
+
+SLICE: Final = 0.25
+"""Seconds of a grace that one standstill can cost at most."""
 
 
 async def apart(work: Callable[[], Awaitable[T]], *, grace: Callable[[], float] = lambda: 0.0) -> T:
@@ -79,7 +82,7 @@ async def _by_task(work: Callable[[], Awaitable[T]], grace: Callable[[], float])
         return None  # cancelled, and so is the only one who asked
 
     def let_end() -> None:
-        _let_end(scope, grace(), asyncio.get_running_loop().time())
+        _count_down(task, scope, grace())
 
     task = _Child(child(), let_end=let_end)
     try:
@@ -108,6 +111,21 @@ class _Child(asyncio.Task[T]):
             return super().cancel(msg)
         self.get_loop().call_soon(self._let_end)
         return not self.done()
+
+
+def _count_down(task: asyncio.Task[Any], scope: anyio.CancelScope, seconds: float) -> None:
+    """Cancel *scope* after so many seconds, unless *task* has ended before.
+
+    Counted in slices, so that only seconds count in which the loop was running: a process that was
+    stopped for a while, or a machine, still hears what came meanwhile.
+    """
+    if task.done():
+        return
+    if seconds > 0:
+        loop = task.get_loop()
+        loop.call_later(min(seconds, SLICE), _count_down, task, scope, seconds - SLICE)
+    else:
+        scope.cancel()
 
 
 def _let_end(scope: anyio.CancelScope, grace: float, now: float) -> None:

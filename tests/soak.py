@@ -38,7 +38,7 @@ TASKS: Final = 20_000
 TASKS_PER_MINUTE: Final = 1_000
 """At most: far below the 80 requests per second that a client allows itself."""
 SAMPLES: Final = 60
-WARM_UP: Final = 0.3
+WARM_UP: Final = 0.5
 """The part of the run in which the memory may still fill up."""
 MOST_GROWTH: Final = 1_000_000
 """Bytes by which the memory may grow in 10,000 tasks, or in fewer: a page more is no leak."""

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from eggapi_async import AsyncEggClient, Journal, RateLimiter
 from eggapi_async.emulator import EggEmulator, Fault
 from eggapi_async.testing import connect
+from tests.scripted import client_of, data, task
 from tests.storm import TURNS, How, storm
 from tests.virtual_time import VirtualLoop, on_both, run_on, run_virtual
 
@@ -292,6 +294,27 @@ async def test_a_cancelled_submission_waits_for_five_seconds_at_most(
     (record,) = [record for record in caplog.records if record.name == "eggapi_async"]
     assert record.levelno == logging.WARNING
     assert "(cancelled before the answer came)" in record.getMessage()
+
+
+async def test_a_process_that_is_stopped_hears_what_came_meanwhile() -> None:
+    """A grace counts while the loop runs: a machine that stands still for a minute costs no id."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+
+    async def answer(_: httpx.Request) -> httpx.Response:
+        await anyio.sleep(1)
+        for _read in range(5):  # head and body come in several reads
+            await anyio.sleep(0)
+        return httpx.Response(202, json=data(task()))
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        for stopped_after in (0.6, 0.99, 1.0):
+            egg = client_of("https://egg.test", http_client=http, timeout=600.0)
+            loop.call_later(stopped_after, loop.advance, 60)
+            with anyio.move_on_after(0.5) as scope:
+                await egg.generate("An egg")
+            assert scope.cancelled_caught
+            assert [one.id for one in egg.unfinished] == ["gen_1"]
 
 
 @on_both

@@ -365,6 +365,17 @@ def test_the_first_of_two_that_arrive_at_once_stays() -> None:
         assert sorted(ends) == [False, False, False, True]
 
 
+async def test_a_home_of_another_process_is_none() -> None:
+    """The number of the process tells a fork from its parent."""
+    home = Home("Egg")
+    home.check_process()
+    home.arrive()
+    home.check_process()
+    home._process += 1
+    with pytest.raises(WrongLoopError, match="Egg: was in use before this process was forked"):
+        home.arrive()
+
+
 async def test_the_same_loop_may_come_again() -> None:
     """Arriving is not a turn that could be taken."""
     home = Home("Egg")
