@@ -11,6 +11,7 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Sequence
 from functools import partial
+from statistics import NormalDist, fmean, pstdev
 from typing import Any, Final
 
 import attrs
@@ -30,7 +31,11 @@ FRESH: Final = 10
 GAPS: Final = tuple(1.0 + 0.25 * n for n in range(17))
 FIRSTS: Final = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 """Parts of past tasks that may have ended before the first look."""
-TAIL: Final = 0.95
+LIKELY: Final = 60
+"""Durations that stand for what is likely, instead of those that happened to be seen."""
+BRIEFEST: Final = 0.5
+"""Seconds: times are told in whole ones, and nothing takes none."""
+TAIL: Final = 0.98
 """Part of past tasks beyond whose durations the looks go back to the advised interval."""
 
 
@@ -104,19 +109,35 @@ class PollPolicy:
 
 
 def learned(durations: Sequence[float], advice: Rhythm) -> Rhythm:
-    """The rhythm that would have seen *durations* end soonest, with no more looks than *advice*."""
-    past = sorted(durations)
-    budget, best_lag = _totals(advice, past)
+    """The rhythm that would see likely durations end soonest, with no more looks than *advice*.
+
+    Likely are those of a lognormal through *durations*: few of these say little of their own gaps
+    and peaks. On themselves, too, it would have been no worse than the advice.
+    """
+    likely = _likely(durations)
+    budget, best_lag = _totals(advice, likely)
     best = advice
-    until = past[int(TAIL * (len(past) - 1))]
+    until = likely[int(TAIL * (len(likely) - 1))]
     for part in FIRSTS:
-        first = max(advice.first, past[int(part * len(past))])
+        first = max(advice.first, likely[int(part * len(likely))])
         for gap in GAPS:
             rhythm = Rhythm(first, min(gap, advice.interval), until, advice.interval)
-            looks, lag = _totals(rhythm, past)
-            if looks <= budget and lag < best_lag:
+            looks, lag = _totals(rhythm, likely)
+            if looks <= budget and lag < best_lag and _is_no_worse(rhythm, advice, durations):
                 best, best_lag = rhythm, lag
     return best
+
+
+def _likely(durations: Sequence[float]) -> list[float]:
+    logs = [math.log(max(BRIEFEST, duration)) for duration in durations]
+    bell = NormalDist(fmean(logs), pstdev(logs) or 1e-9)
+    return [math.exp(bell.inv_cdf((n + 0.5) / LIKELY)) for n in range(LIKELY)]
+
+
+def _is_no_worse(rhythm: Rhythm, advice: Rhythm, durations: Sequence[float]) -> bool:
+    looks, lag = _totals(rhythm, durations)
+    most_looks, most_lag = _totals(advice, durations)
+    return looks <= most_looks and lag <= most_lag
 
 
 def _totals(rhythm: Rhythm, durations: Sequence[float]) -> tuple[int, float]:
