@@ -1146,6 +1146,95 @@ def test_server_time_is_total_and_leaves_room(text: str) -> None:
     assert time is None or time - timedelta(days=1) < time < time + timedelta(days=1)
 
 
+# --- words -----------------------------------------------------------------------------------
+
+WORDS: dict[str, tuple[str, Answer, str]] = {
+    "no JSON": ("get", answer(b"<html>"), "expected JSON"),
+    "no object": ("get", answer([]), "expected an object"),
+    "no task": ("get", good(5), "expected an object, got int"),
+    "a number as id": (
+        "get",
+        good({"id": 5, "status": "pending"}),
+        "invalid value for type, expected str",
+    ),
+    "another task": (
+        "get",
+        good({"id": "gen_2", "status": "pending"}),
+        f"expected the task '{TASK_ID}', got 'gen_2'",
+    ),
+    "no list": ("list", good({}), "expected a list"),
+    "no item": ("list", good({"items": [None]}), "expected an object, got NoneType"),
+    "no summaries": ("summary", good({}), "expected a list"),
+    "a redirect without a place": (
+        "get",
+        answer(b"", status=300),
+        "a redirect to '', which is not followed; check base_url",
+    ),
+    "a redirect to a secret": (
+        "get",
+        answer(b"", status=302, headers={"location": "https://evil.example?key=secret"}),
+        "a redirect to 'https://evil.example', which is not followed; check base_url",
+    ),
+    "a redirect to a long name": (
+        "get",
+        answer(b"", status=302, headers={"location": "https://" + "x" * 200}),
+        f"a redirect to 'https://{'x' * 92}', which is not followed; check base_url",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_what_is_unexpected_is_said_in_words(name: str) -> None:
+    """The texts are all that whoever reads the log has: what was expected, and what came."""
+    kind, answered, words = WORDS[name]
+    with pytest.raises(UnexpectedResponseError) as caught:
+        MAKERS[kind]().read(answered)
+    assert f": {words} (HTTP {answered.status}, body starts with " in str(caught.value)
+
+
+def test_an_answer_shows_its_first_two_hundred_bytes() -> None:
+    """Enough to know a proxy's page by, too little to fill a log."""
+    with pytest.raises(UnexpectedResponseError) as caught:
+        GET.read(answer(b"x" * 300))
+    assert caught.value.body == "x" * 200
+
+
+def test_a_wish_that_cannot_be_is_shown() -> None:
+    """The error names the field, what came and what was expected."""
+    with pytest.raises(InvalidRequestError) as of_page:
+        _protocol.list_tasks(page=10**9 + 1)
+    assert str(of_page.value) == (
+        "page: expected a whole number from 1 to 1000000000, got 1000000001"
+    )
+    with pytest.raises(InvalidRequestError, match=r"got 'a/b'$"):
+        _protocol.checked_task_id("a/b")
+
+
+def test_the_last_page_that_can_be_asked_for() -> None:
+    """Nobody has a billion pages, but whoever does may read the last."""
+    assert _protocol.list_tasks(page=10**9, per_page=100).query == {"page": 10**9, "per_page": 100}
+
+
+def test_a_new_task_without_a_status_is_pending() -> None:
+    """It is paid for: an answer to the POST that has an id alone is a task all the same."""
+    for odd in ({}, {"status": None}, {"status": 5}):
+        bought = _protocol.submit(REQUEST).read(good({"id": TASK_ID, **odd}))
+        assert (bought.id, bought.status) == (TASK_ID, "pending")
+
+
+def test_the_place_of_a_page_is_the_services_word() -> None:
+    """Also where it is not what the items would tell, or nothing: a page 0 is the first."""
+    place = {"page": 0, "per_page": 20, "total": 0, "total_pages": 9}
+    page = _protocol.list_tasks(page=3).read(good({"items": [ITEM], "pagination": place}))
+    assert (page.page, page.total, page.total_pages) == (1, 0, 9)
+
+
+def test_nested_lists_are_kept_where_surrogates_are_replaced() -> None:
+    """Only the character is lost, nothing beside it."""
+    odd = (STRANGE % r'["\ud800", ["b", 1, null]]').encode()
+    assert list(GET.read(answer(odd)).raw.values()).count(["?", ["b", 1, None]]) == 1
+
+
 # --- secrets ---------------------------------------------------------------------------------
 
 

@@ -194,3 +194,13 @@ def test_odd_headers_are_told_apart(headers: object, flaw: str) -> None:
 def test_only_real_secrets_are_used(secret: object, expected: tuple[bytes, ...]) -> None:
     """A blank one among them makes all of them unusable: somebody forgot to set it."""
     assert usable_secrets(secret) == expected
+
+
+def test_a_secret_is_not_shown() -> None:
+    """Neither by itself nor within others: tracebacks with locals show what reprs say."""
+    (secret,) = usable_secrets("whsec_canary")
+    assert [str(secret), repr(secret), f"{[secret]}"] == [
+        "<secret ***>",
+        "<secret ***>",
+        "[<secret ***>]",
+    ]

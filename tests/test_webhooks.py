@@ -47,6 +47,7 @@ def test_a_genuine_delivery_becomes_an_event() -> None:
         {"now": datetime.fromtimestamp(NOW, UTC)},
         {"now": NOW + 299.9},
         {"now": NOW + 10_000, "tolerance": float("inf")},
+        {"now": NOW, "tolerance": 0},
         {"now": NOW, "secret": ["new", SECRET]},
         {"now": NOW, "secret": SECRET.encode()},
         {"now": NOW, "body": bytearray(body_of())},
@@ -55,6 +56,7 @@ def test_a_genuine_delivery_becomes_an_event() -> None:
         "by a datetime",
         "within the tolerance",
         "at any time",
+        "without any tolerance",
         "by one of several secrets",
         "by a secret in bytes",
         "in a bytearray",
@@ -87,6 +89,7 @@ def test_by_default_now_is_this_machines_clock() -> None:
         pytest.param({"now": NOW + 301}, "stale", id="a replay"),
         pytest.param({"now": NOW - 301}, "future", id="a delivery from the future"),
         pytest.param({"now": "soon"}, "misused", id="a now that is no time"),
+        pytest.param({"now": 1e12}, "misused", id="a now in milliseconds"),
         pytest.param({"now": float("nan")}, "misused", id="a now that is no number"),
         pytest.param(
             {"now": datetime(1, 1, 1)},  # noqa: DTZ001
@@ -109,6 +112,44 @@ def test_anything_else_is_refused_with_its_reason(changes: dict[str, Any], reaso
     assert caught.value.reason == reason
     assert SECRET not in str(caught.value)
     assert caught.value.task_id == ("gen_a" if reason in ("stale", "future") else None)
+
+
+REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
+    "text": ({"body": "{}"}, "expected the raw body in bytes, got str"),
+    "too large": ({"body": b"a" * (MAX_BODY + 1)}, "a body of over 1048576 bytes"),
+    "as large as may be": (
+        {"body": b"a" * MAX_BODY},
+        "the signature is not that of this body and time with any of the secrets",
+    ),
+    "no secret": (
+        {"secret": None},
+        "expected a webhook secret, or several, none of them empty",
+    ),
+    "unsigned": (
+        {"headers": {}},
+        "there is no X-EggAPI-Signature header: the service signs once a webhook secret has been"
+        " generated in its dashboard",
+    ),
+    "malformed": (
+        {"headers": None},
+        "expected one X-EggAPI-Timestamp of digits and one X-EggAPI-Signature of sha256=HEX",
+    ),
+    "stale": ({"now": NOW + 301}, "it is signed, but older than the tolerance"),
+    "future": ({"now": NOW - 301}, "it is signed, but by a clock that is ahead of this one"),
+    "no time": ({"now": "soon"}, "now: expected unix seconds"),
+    "no tolerance": ({"tolerance": -1}, "tolerance: expected seconds from 0"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refusal_says_in_words_what_was_wrong(name: str) -> None:
+    """The texts are what the program's log will show, so they are part of the answer."""
+    changes, words = REFUSALS[name]
+    body, headers = delivery()
+    given = {"body": body, "headers": headers, "secret": SECRET, "now": NOW, **changes}
+    with pytest.raises(WebhookVerificationError) as caught:
+        verify_webhook(given.pop("body"), given.pop("headers"), given.pop("secret"), **given)
+    assert str(caught.value).startswith(words)
 
 
 def test_what_is_signed_but_no_event_is_refused_too() -> None:
@@ -143,8 +184,19 @@ def test_unsigned_deliveries_pass_only_where_they_are_allowed_and_are_not_truste
 
 def test_signing_needs_a_secret() -> None:
     """An empty one is a mistake."""
-    with pytest.raises(ConfigurationError, match="secret"):
+    with pytest.raises(ConfigurationError) as caught:
         sign_webhook(b"", "")
+    assert str(caught.value) == "secret: expected text that is not empty"
+
+
+def test_the_headers_of_a_delivery_are_the_documented_ones() -> None:
+    """With the type that the service sends, so that a framework reads the body as it will then."""
+    headers = sign_webhook(b"{}", SECRET, now=NOW)
+    assert list(headers) == ["Content-Type", "X-EggAPI-Timestamp", "X-EggAPI-Signature"]
+    assert (headers["Content-Type"], headers["X-EggAPI-Timestamp"]) == (
+        "application/json",
+        str(NOW),
+    )
 
 
 # --- the receiver --------------------------------------------------------------------------------
