@@ -311,7 +311,7 @@ class Transport:
         log.warning(
             "a submission's answer was lost (%s): the task may exist and be billed",
             outlined or problem,
-            extra={"egg_kind": "submit"},
+            extra={"egg_kind": "submit", "egg_is_lost": True},
         )
         return error
 

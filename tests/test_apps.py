@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -80,14 +81,21 @@ FRAMEWORKS = ["fastapi", "starlette", "litestar"]
 
 
 @pytest.fixture(params=FRAMEWORKS)
-def app(request: pytest.FixtureRequest, emulator: EggEmulator) -> Any:
-    """The example for each framework, made anew."""
+def app(request: pytest.FixtureRequest, emulator: EggEmulator) -> Iterator[Any]:
+    """The example for each framework, made anew; what it does to logging is undone."""
     monkeypatch = request.getfixturevalue("monkeypatch")
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     monkeypatch.setenv("EGGAPI_API_KEY", "a-key")
     name = f"app_{request.param}"
     monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module(name).app
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    app = importlib.import_module(name).app
+    added = [handler for handler in root.handlers if handler not in handlers]
+    yield app
+    root.setLevel(level)
+    for handler in added:
+        root.removeHandler(handler)
 
 
 async def test_a_picture_is_ordered_followed_and_looked_at(app: Any, emulator: EggEmulator) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from eggapi_async import AsyncEggClient, Journal
+from eggapi_async import AsyncEggClient, Journal, __main__
 from eggapi_async.cli import eggapi
 from eggapi_async.cli.running import attend, run
 from eggapi_async.cli.session import Session
@@ -295,9 +294,10 @@ def test_the_module_runs(
 ) -> None:
     """`python -m eggapi_async` is the command."""
     monkeypatch.setattr(sys, "argv", ["eggapi", "--version"])
-    monkeypatch.delitem(sys.modules, "eggapi_async.__main__", raising=False)
+    # Not by runpy: pytest reads the modules of its plugins itself, and gives it no code.
+    code = compile(Path(__main__.__file__).read_text(), __main__.__file__, "exec")
     with pytest.raises(SystemExit) as left:
-        runpy.run_module("eggapi_async", run_name="__main__")
+        exec(code, {"__name__": "__main__", "__package__": "eggapi_async"})
     assert left.value.code == 0
     assert capsys.readouterr().out.startswith("eggapi-async ")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import sqlite3
 import time
@@ -247,7 +248,7 @@ async def test_paths_have_the_name_that_the_folder_has_now(
 
 @on_both
 async def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
-    """The parts of this journal's tasks; nothing that may be another's."""
+    """The parts of these tasks, and of any that is dead; what is locked is a living one's."""
     it = Studio(tmp_path)
     out = tmp_path / "out"
     [outcome] = await it.run([{"prompt": "Eggs", "num_outputs": 2}], save_to=out)
@@ -256,8 +257,12 @@ async def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
     others = [out / ".gen_x-1.0123456789ab.part", out / f".{task_id}.part", out / f"{task_id}.part"]
     for path in [*ours, *others]:
         path.touch()
-    await it.run(["Another"], save_to=out)
-    assert not any(path.exists() for path in ours)
+    dead = out / ".gen_y-1.0123456789ab.part"
+    dead.touch()
+    with others[0].open("rb") as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+        await it.run(["Another"], save_to=out)
+    assert not any(path.exists() for path in [*ours, dead])
     assert all(path.exists() for path in [*others, *outcome.paths])
 
 

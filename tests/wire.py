@@ -90,7 +90,8 @@ class Talk:
 
     def fin(self) -> None:
         """Close in good order. Unread bytes are drained first: they would make it a reset."""
-        self._sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the client has hung up before us
+            self._sock.shutdown(socket.SHUT_WR)
         if not self._has_read:
             self.wait_for_end()
         self._close()

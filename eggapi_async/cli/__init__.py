@@ -17,7 +17,6 @@ import anyio.lowlevel
 import click
 
 from .._version import __version__
-from ..errors import SubmissionUncertainError
 from .batch import batch
 from .completion import completion
 from .demo import demo
@@ -82,29 +81,26 @@ def eggapi(
     session.speed = emulator_speed
     session.is_quiet = quiet
     session.verbosity = verbose
-    handler = logging.StreamHandler()
+    _show_log(context, verbose)
+
+
+def _show_log(context: click.Context, verbose: int) -> None:
+    log, handler = logging.getLogger("eggapi_async"), logging.StreamHandler()
+    level = log.level
     if verbose:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger("eggapi_async").setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+        log.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
     else:
         handler.setLevel(logging.WARNING)
         handler.addFilter(_is_news)
-    _show_log(context, handler)
-
-
-def _show_log(context: click.Context, handler: logging.Handler) -> None:
-    log = logging.getLogger("eggapi_async")
     log.addHandler(handler)
     context.call_on_close(lambda: log.removeHandler(handler))
+    context.call_on_close(lambda: log.setLevel(level))
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     """False for what the command tells itself: lost answers, unless it was cancelled before."""
-    text = record.getMessage()
-    is_told = isinstance(record.args, tuple) and any(
-        isinstance(given, SubmissionUncertainError) for given in record.args
-    )
-    return not is_told or "cancelled before" in text
+    return not getattr(record, "egg_is_lost", False) or "cancelled before" in record.getMessage()
 
 
 COMMANDS = (batch, completion, demo, doctor, emulator, gallery, generate, tasks, usage, webhook)
