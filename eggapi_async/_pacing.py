@@ -22,8 +22,8 @@ QUANTUM: Final = 0.05
 """Seconds whose turns are given at once. Each wake-up of an idle process costs as much as a
 request; longer would show as lag."""
 LATENESS: Final = 0.02
-"""Seconds by which a busy event loop may oversleep a turn without losing it, as far as a rate
-allows: otherwise it would never reach a high one."""
+"""Seconds by which a busy event loop may oversleep a turn without losing it: otherwise it would
+never reach a high rate. No quantum is shorter than a thirtieth of a second."""
 POLL_SHARE: Final = 0.25
 """Part of the rate that polls may take while urgent requests wait."""
 LONG_LINE: Final = 2.5
@@ -134,8 +134,7 @@ class Pacer:
         if self._left <= 0 or now >= self._until:
             self._left = self._burst
             lasts = self._left / self._rate
-            tolerance = max(lasts / 2, min(LATENESS, 0.9 * lasts))
-            self._until = max(self._until, now - tolerance) + lasts
+            self._until = max(self._until, now - max(lasts / 2, LATENESS)) + lasts
         self._left -= 1
         self._taken.append(now)
         _drop_until(self._taken, now - 1.0)

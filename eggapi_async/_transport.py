@@ -76,7 +76,7 @@ class Intent(Protocol):
 
 
 @runtime_checkable
-class Limiter(Protocol):
+class Limiter(Protocol):  # pragma: no mutate block
     """Whose turn it is: a `RateLimiter`, or a `RedisRateLimiter` for a fleet."""
 
     async def acquire(self, *, poll: bool = False, again: bool = False) -> None:

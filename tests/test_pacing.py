@@ -636,3 +636,18 @@ def test_few_are_under_way_before_anything_was_answered() -> None:
     refused(pacer, START + 1)
     assert pacer.most_under_way == FIRST_FEW
     assert Pacer(None).most_under_way == math.inf
+
+
+def test_weeks_of_requests_are_forgotten() -> None:
+    """What is remembered is the last seconds, whatever their number: nothing grows for ever."""
+    pacer = Pacer(per_second=10.0)
+    for number in range(1000):
+        now = START + number
+        pacer.take(now, poll=False)
+        pacer.answered(now, sent_at=now)
+    remembered = [
+        len(kept) for kept in attrs.astuple(pacer, recurse=False) if hasattr(kept, "popleft")
+    ]
+    assert len(remembered) == 2
+    assert remembered[0] == 1
+    assert remembered[1] == 5

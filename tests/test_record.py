@@ -53,6 +53,7 @@ def item(state: str = "planned", **fields: Any) -> JournalItem:
         pytest.param(item(), id="one that was only planned"),
         pytest.param(item(request=RICH), id="a request with every field"),
         pytest.param(item("intent", sent_at=NOON, lost_at=NOON), id="one about to be sent"),
+        pytest.param(item("intent", sent_at=NOON, reference="r-1"), id="one with a reference"),
         pytest.param(item("submitted", task_id="gen_1", snapshot=DONE), id="one with a task"),
         pytest.param(
             item("saved", snapshot=DONE, paths=(Path("a.png"), Path("ü/b.png")), ended_at=NOON),
@@ -145,3 +146,13 @@ def test_content_is_the_same_in_every_process_and_version() -> None:
     assert content(GenerationRequest(prompt="An egg", model="nanobanana")) == (
         "8647466ef12029e8e59461b41dee09e3cb9c13c82eb23455cf2a5aa8e5e4d874"
     )
+
+
+def test_a_lost_submission_comes_back_with_all_that_finds_it() -> None:
+    """The error of the first process, in the next: its words, its times and its reference."""
+    lost = item("uncertain", request=RICH, sent_at=NOON, lost_at=NOON, reference="r-1")
+    error = as_item(as_row(lost)).error
+    assert isinstance(error, SubmissionUncertainError)
+    assert str(error) == "the submission's answer was lost; the task may exist and be billed"
+    assert (error.request, error.sent_at, error.lost_at) == (RICH, NOON, NOON)
+    assert error.reference == "r-1"
