@@ -54,7 +54,7 @@ _ABOVE_0 = click.FloatRange(min=0, min_open=True)
     "--verify",
     "verifies",
     is_flag=True,
-    help="Look for lost submissions in the task list, if nothing else uses the key.",
+    help="Look for lost submissions in the task list, if nothing else has used the key for hours.",
 )
 @click.option(
     "--name",
