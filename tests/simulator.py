@@ -26,6 +26,7 @@ import shutil
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -454,7 +455,6 @@ def only_counted() -> Iterator[None]:
     """No cycles are collected meanwhile: what a client still knows of a task that nobody holds
     would depend on when that happens to be, and so would its requests."""
     was_enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield
@@ -469,19 +469,21 @@ def stage(seed: int, trace: list[str]) -> Iterator[tuple[asyncio.Runner, History
     complaints: list[str] = []
     dice = random.getstate()
     random.seed(seed)  # the client's own dice
-    try:
-        with (
-            without_threads(),
-            tempfile.TemporaryDirectory(dir=_memory()) as folder,
-            asyncio.Runner(loop_factory=VirtualLoop) as runner,
-        ):
-            loop = runner.get_loop()
-            loop.set_exception_handler(lambda _, context: complaints.append(str(context)))
-            yield runner, History(seed, Path(folder), trace)
-            refuse_leftovers(asyncio.all_tasks(loop))
-    finally:
-        random.setstate(dice)
-    gc.collect(0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "unclosed database", ResourceWarning)  # of the dead
+        try:
+            with (
+                without_threads(),
+                tempfile.TemporaryDirectory(dir=_memory()) as folder,
+                asyncio.Runner(loop_factory=VirtualLoop) as runner,
+            ):
+                loop = runner.get_loop()
+                loop.set_exception_handler(lambda _, context: complaints.append(str(context)))
+                yield runner, History(seed, Path(folder), trace)
+                refuse_leftovers(asyncio.all_tasks(loop))
+        finally:
+            random.setstate(dice)
+        gc.collect(0)
     if complaints:
         raise AssertionError(complaints)
 

@@ -527,7 +527,8 @@ def test_the_log_is_shown_when_asked_for(url: str, emulator: EggEmulator) -> Non
 
 def test_tasks_are_listed_shown_and_fetched(url: str) -> None:
     """What was submitted before can be waited for, listed, shown and saved."""
-    ids = at(url, "generate", "An egg", "A forbidden egg", "--no-wait").stdout.split()
+    prompts = ("An egg", "A forbidden egg")
+    ids = [at(url, "generate", prompt, "--no-wait").stdout.strip() for prompt in prompts]
     waited = at(url, "tasks", "wait", "-", stdin="\n".join([*ids, ids[0]]))
     assert waited.exit_code == 3
     assert waited.stdout == f"{url}/outputs/{ids[0].removeprefix('gen_')}-1.png\n"

@@ -19,7 +19,7 @@ import eggapi_async
 from eggapi_async import AsyncEggClient, RateLimiter
 from tests.model_service import DECLINED, POST_FAULTS, UNSENT, Service, Wire
 from tests.served import ROOT, environment
-from tests.simulator import History, SimulationError, digest, main, run, stage
+from tests.simulator import History, SimulationError, digest, main, only_counted, run, stage
 from tests.virtual_time import run_virtual
 
 # --- from seeds ----------------------------------------------------------------------------------
@@ -97,6 +97,7 @@ class Lives(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**32 - 1))
     def begin(self, seed: int) -> None:
         self.stack = ExitStack()
+        self.stack.enter_context(only_counted())
         self.runner, self.history = self.stack.enter_context(stage(seed, []))
 
     @rule(times=st.integers(1, 3))
