@@ -48,8 +48,12 @@ class ApiKey:
     """The key, put on each request at the last moment and shown nowhere."""
 
     def __init__(self, key: str) -> None:
+        if key == "":
+            raise ConfigurationError(
+                "api_key: there is none; give it as argument or in the environment's EGGAPI_API_KEY"
+            )
         is_usable = isinstance(key, str) and key.isascii() and key.isprintable() and " " not in key
-        if not is_usable or not key:
+        if not is_usable:
             del key  # a traceback that prints locals must not show even a broken key
             raise ConfigurationError(
                 "api_key: expected a key, visible ASCII characters without spaces,"

@@ -65,7 +65,7 @@ def mocked(answer: httpx.Response | Exception) -> Wire:
 
 @pytest.mark.parametrize(
     "key",
-    ["", " ", "a key", "key\n", "key\r\nX-Evil: 1", "schlüssel", "tab\there", None, 7, b"key"],
+    [" ", "a key", "key\n", "key\r\nX-Evil: 1", "schlüssel", "tab\there", None, 7, b"key"],
     ids=repr,
 )
 def test_a_key_that_no_header_can_carry_is_refused(key: Any) -> None:
@@ -74,6 +74,12 @@ def test_a_key_that_no_header_can_carry_is_refused(key: Any) -> None:
         ApiKey(key)
     assert str(caught.value).startswith("api_key: expected a key, visible ASCII characters")
     assert "Evil" not in str(caught.value)
+
+
+def test_where_there_is_no_key_it_says_where_one_is_looked_for() -> None:
+    """Not what a key has to look like."""
+    with pytest.raises(ConfigurationError, match=r"^api_key: there is none; .* EGGAPI_API_KEY$"):
+        ApiKey("")
 
 
 def test_a_key_is_neither_shown_nor_pickled() -> None:
