@@ -22,8 +22,8 @@ settings.load_profile("steady")
 _LOOPS: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
 
-OUR_OWN_PROGRAMS = ["eggapi_async.cli", "eggapi_async.emulator"]
-"""They may block their event loop: nobody else is on it."""
+OUR_OWN_PROGRAMS = ["eggapi_async.cli", "eggapi_async.emulator", "eggapi_async.testing"]
+"""They may block their event loop: nobody else is on it, or only a test that does what it likes."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
