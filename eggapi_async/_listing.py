@@ -12,11 +12,15 @@ from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from operator import attrgetter, itemgetter
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import attrs
 
 from .models import Page
+
+APART: Final = 0.25
+"""Seconds between two lengths of the list from which its growth is told: the pages of one round
+come a moment apart, and one new task in that moment is no thousand in a second."""
 
 
 @attrs.frozen
@@ -65,13 +69,13 @@ class Listing:
 
     def note(self, page: Page[Any], now: float) -> None:
         """A page was read."""
-        self._per_page = page.per_page
-        if not self._totals:
-            self._totals.append((now, page.total))
-        elif now > self._total_at:
-            self._growth = max(0.0, (page.total - self._total) / (now - self._total_at))
-            self._totals.append((now, page.total))
-        self._total, self._total_at = page.total, now
+        self._per_page, self._total, self._total_at = page.per_page, page.total, now
+        if self._totals:
+            then, total = self._totals[-1]
+            if now < then + APART:
+                return
+            self._growth = max(0.0, (page.total - total) / (now - then))
+        self._totals.append((now, page.total))
 
     def expected_pages(self, tasks: Iterable[P], *, younger: int, now: float) -> dict[int, list[P]]:
         """On which pages *tasks* should be, while *younger* more have come after them all."""

@@ -359,6 +359,22 @@ def test_a_task_submitted_after_the_last_reading_is_expected_by_the_lists_growth
     assert Sweep(3) in asked  # 40 entries a second, for 6 s
 
 
+def test_pages_that_come_a_moment_apart_tell_no_growth() -> None:
+    """Two more tasks in the list after half a millisecond are no four thousand in a second."""
+    ids = [f"gen_{number}" for number in range(120)]
+    watchlist = watching(*ids)
+    shown = [entry(task_id) for task_id in reversed(ids)]
+    assert watchlist.plan(3.0) == [Sweep(1), Sweep(2)]
+    watchlist.seen_page(1, page(*shown[:100], number=1, total=120), now=3.1)
+    watchlist.seen_page(2, page(*shown[98:], number=2, total=122), now=3.1005)
+
+    asked = watchlist.plan(3.5)
+    while not asked:
+        asked = watchlist.plan(watchlist.next_due(3.5))
+
+    assert asked == [Sweep(1), Sweep(2)]
+
+
 # --- failures ----------------------------------------------------------------------------------
 
 
