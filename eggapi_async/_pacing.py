@@ -13,6 +13,7 @@ and no loop: time comes as an argument.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from typing import Final
 
@@ -49,7 +50,7 @@ PATIENCE: Final = 60.0
 """Seconds for which a rate near the one that was refused is kept before more is tried."""
 PROBE: Final = 0.005
 """Part of the rate that is then tried per second; more and more, with the square of the time."""
-FIRST_FEW: Final = 10
+FIRST_FEW: Final = 8
 """Requests that may be under way before anything was answered; each answer lets one more."""
 REMEMBERED: Final = 5.0
 """Seconds for which accepted requests are remembered: a slow answer, and the second before it."""
@@ -74,6 +75,9 @@ class Pacer:
     _cooled_at: float = attrs.field(init=False, default=-math.inf)
     _refusals: int = attrs.field(init=False, default=0)
     _refused_rate: float = attrs.field(init=False, default=math.inf)
+    _before: float = attrs.field(init=False, default=math.inf)  # the rate that was refused
+    _refused_at: float = attrs.field(init=False, default=-math.inf)  # when that request left
+    _is_again: bool = attrs.field(init=False, default=False)  # the refusal followed another
     _climbed_at: float = attrs.field(init=False, default=-math.inf)
     _answers: int = attrs.field(init=False, default=0)  # since the last cool-down began
     _taken: deque[float] = attrs.field(init=False, factory=deque)
@@ -157,24 +161,38 @@ class Pacer:
         """
         if sent_at > self._cooled_at:
             self._refusals += 1
-            self._slow_down(now, sent_at)
-            self._cooled_at, self._answers = now, 0
+            was_cooled_at, self._cooled_at, self._answers = self._cooled_at, now, 0
+            self._slow_down(now, sent_at, is_again=now < was_cooled_at + SOON)
         pause = retry_after or self._pause()  # a wish for none could be repeated for ever
         self._cool_until = max(self._cool_until, self._cooled_at + pause, now + (retry_after or 0))
 
     def _pause(self) -> float:
         return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 10))
 
-    def _slow_down(self, now: float, sent_at: float) -> None:
+    def _slow_down(self, now: float, sent_at: float, *, is_again: bool) -> None:
         self._climbed_at, self._left = now, 0
+        self._before, self._refused_at, self._is_again = self._rate, sent_at, is_again
+        self._settle()
+
+    def _settle(self) -> None:
+        """Go on below what was taken in the second before the refusal."""
         if self.per_second is None:
             return
-        accepted = sum(1 for moment in self._accepted if sent_at - 1.0 < moment <= sent_at)
-        is_again = now < self._cooled_at + SOON
-        is_telling = accepted >= (1 if is_again else TELLING)
-        self._refused_rate = min(self._rate, accepted) if is_telling else self._rate
-        left = self._refused_rate * (CUT if is_telling else HALF)
+        accepted = self._most_accepted()
+        if 0 < math.floor(self._before) <= accepted + 1:
+            # All but, maybe, one that crossed the second's edge on its way: the limit is near.
+            limit = accepted + 0.5 if self._is_again else self._before
+        else:
+            limit = accepted if accepted >= (1 if self._is_again else TELLING) else math.inf
+        self._refused_rate = min(self._before, limit)
+        left = self._refused_rate * (CUT if limit < math.inf else HALF)
         self._rate = max(min(FLOOR, self.per_second), left)
+
+    def _most_accepted(self) -> int:
+        """How many were taken of what left in one second that holds the refused request."""
+        moments = sorted(self._accepted)
+        ends = (self._refused_at, *(m for m in moments if self._refused_at < m <= self._cooled_at))
+        return max(bisect_right(moments, end) - bisect_right(moments, end - 1.0) for end in ends)
 
     def answered(self, now: float, *, sent_at: float) -> None:
         """A request was not refused: forget earlier refusals, and climb back by what time
@@ -184,6 +202,8 @@ class Pacer:
         if sent_at > self._cooled_at:
             self._refusals = 0
             self._answers += 1
+        elif now < self._cooled_at + SOON:
+            self._settle()  # it was on its way when another was refused
         if self.per_second is not None and self._rate < self.per_second:
             since = min(1.0, max(0.0, now - max(self._climbed_at, self._cooled_at + SOON)))
             self._rate = min(self.per_second, self._rate * (1.0 + self._pace(now) * since))

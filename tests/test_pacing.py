@@ -511,7 +511,7 @@ def test_a_rate_near_the_limit_is_kept_and_then_left_with_care() -> None:
     pacer.refused(START + 0.6, sent_at=START + 0.5, retry_after=None)
     rates = []
     for minute in range(4):
-        unrefused(pacer, since=START + 0.6 + 60 * minute, seconds=60)
+        unrefused(pacer, since=START + 0.7 + 60 * minute, seconds=60)
         rates.append(pacer.rate)
     assert rates[0] == pytest.approx(CUT * 20, rel=0.001)
     gains = [later / earlier for earlier, later in pairwise(rates)]

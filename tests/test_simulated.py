@@ -26,13 +26,17 @@ def test_a_thousand_callers_settle_at_a_tenth_of_the_rate_they_began_with() -> N
     assert seen.wall <= 1.15 * seen.ideal
 
 
-@pytest.mark.parametrize("latency", [0.05, 0.5])
-def test_five_hundred_on_a_small_key_are_hardly_refused(latency: float) -> None:
-    """5 per second, not known: at most one in fifty is refused, however far the service is."""
+@pytest.mark.parametrize(("latency", "most_wall"), [(0.05, 1.15), (0.5, 1.25)])
+def test_five_hundred_on_a_small_key_are_hardly_refused(latency: float, most_wall: float) -> None:
+    """5 per second, not known: at most one in fifty is refused, however far the service is.
+
+    Half a second away, requests arrive up to a twentieth earlier or later than they left: near the
+    limit some of them meet the second before, and the rate has to leave room.
+    """
     seen = run(Scenario(500, limit=5.0, latency=latency))
 
     assert seen.refused <= 0.02
-    assert seen.wall <= 1.15 * seen.ideal + 2 * latency
+    assert seen.wall <= most_wall * seen.ideal
 
 
 def test_under_the_documented_limit_nothing_is_refused_and_little_is_asked() -> None:
