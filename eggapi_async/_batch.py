@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from ._home import Home
@@ -108,6 +109,7 @@ class Batch:
         save: Save | None,
         journal: Recorded | None = None,
         arrive: Callable[[], None] = lambda: None,
+        look: Callable[[], None] | None = None,
     ) -> None:
         is_one = isinstance(requests, (str, bytes, Mapping))  # would be read letter by letter
         if is_one or not isinstance(requests, (Iterable, AsyncIterable)):
@@ -119,6 +121,7 @@ class Batch:
         self._read, self._make, self._save = read, make, save
         self._journal = journal
         self._arrive = arrive
+        self._look = look
         self._home = Home("Batch")
         self._group: TaskGroup | None = None
         self._failure: Exception | None = None
@@ -161,6 +164,8 @@ class Batch:
         self._is_begun = True
         self._arrive()
         self._home.arrive()
+        if self._look is not None:  # at files, which would block the loop
+            await anyio.to_thread.run_sync(self._look)
         if self._journal is not None:
             await self._journal.open()
         self._send, self._outcomes = anyio.create_memory_object_stream[Outcome](self._in_flight)

@@ -48,13 +48,21 @@ _WRITE: Final = (
 )
 
 
-def checked_path(path: object) -> Path:
-    """*path* if a journal can be there. Raises InvalidRequestError."""
+def named_path(path: object) -> str:
+    """*path* if it names a file. Raises InvalidRequestError; looks at nothing."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-    is_file = isinstance(text, str) and bool(text.strip()) and "\0" not in text
-    if not is_file or str(text).startswith((":memory:", "file:")) or os.path.isdir(str(text)):
+    is_name = isinstance(text, str) and bool(text.strip()) and "\0" not in text
+    if not is_name or str(text).startswith((":memory:", "file:")):
         raise InvalidRequestError("journal", path, "the path of a file")
-    return Path(os.path.realpath(str(text)))
+    return str(text)
+
+
+def checked_path(path: object) -> Path:
+    """*path*, its links followed, if a journal can be there. Raises InvalidRequestError. Blocks."""
+    name = named_path(path)
+    if os.path.isdir(name):
+        raise InvalidRequestError("journal", path, "the path of a file")
+    return Path(os.path.realpath(name))
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:

@@ -50,6 +50,11 @@ PATIENCE: Final = 60.0
 """Seconds for which a rate near the one that was refused is kept before more is tried."""
 PROBE: Final = 0.005
 """Part of the rate that is then tried per second; more and more, with the square of the time."""
+WARM_UP: Final = 1.25
+"""Seconds from the first turn in which less than the rate leaves: the first requests make their
+connections on the way, and would arrive in one second with those that follow."""
+WARM: Final = 0.85
+"""The part of it that does."""
 FIRST_FEW: Final = 8
 """Requests that may be under way before anything was answered; each answer lets one more."""
 REMEMBERED: Final = 5.0
@@ -70,6 +75,7 @@ class Pacer:
     _rate: float = attrs.field(init=False)
     _left: int = attrs.field(init=False, default=0)  # turns of the present quantum
     _until: float = attrs.field(init=False, default=-math.inf)  # the present quantum's end
+    _warm_at: float | None = attrs.field(init=False, default=None)
     _polls_owe: float = attrs.field(init=False, default=0.0)  # turns, before the next is theirs
     _cool_until: float = attrs.field(init=False, default=-math.inf)
     _cooled_at: float = attrs.field(init=False, default=-math.inf)
@@ -121,24 +127,28 @@ class Pacer:
         """When the next turn is to be had, as a time."""
         if self.per_second is None or (self._left > 0 and now < self._until):
             return -math.inf
-        burst = self._burst
-        room = (math.ceil(self._rate / burst) - 1) * burst  # for others, in the second with this
+        rate = self._rate_at(now)
+        burst = _burst(rate)
+        room = (math.ceil(rate / burst) - 1) * burst  # for others, in the second with this
         if len(self._taken) <= room:
             return self._until
         return max(self._until, self._taken[-1 - room] + 1.0)
 
-    @property
-    def _burst(self) -> int:
-        return max(1, round(self._rate * QUANTUM))
+    def _rate_at(self, now: float) -> float:
+        is_warm = self._warm_at is not None and now >= self._warm_at
+        return self._rate * (1.0 if is_warm else WARM)
 
     def take(self, now: float, *, poll: bool, urgent: int = 0) -> None:
         """Spend a turn; *urgent*: how many urgent requests wait."""
         if self.per_second is None:
             return
+        if self._warm_at is None:
+            self._warm_at = now + WARM_UP
         if self._left <= 0 or now >= self._until:
-            self._left = self._burst
-            lasts = self._left / self._rate
-            self._until = max(self._until, now - max(lasts / 2, LATENESS)) + lasts
+            rate = self._rate_at(now)
+            self._left = _burst(rate)
+            lasts = self._left / rate
+            self._until = max(self._until, now - LATENESS) + lasts
         self._left -= 1
         self._taken.append(now)
         _drop_until(self._taken, now - 1.0)
@@ -179,7 +189,7 @@ class Pacer:
         if self.per_second is None:
             return
         accepted = self._most_accepted()
-        if 0 < math.floor(self._before) <= accepted + 1:
+        if self._before >= 1.0 and CUT * self._before <= accepted + 1:
             # All but, maybe, one that crossed the second's edge on its way: the limit is near.
             limit = accepted + 0.5 if self._is_again else self._before
         else:
@@ -215,6 +225,11 @@ class Pacer:
             return CLIMB
         waited = (now - self._cooled_at) / PATIENCE
         return 0.0 if waited < 1.0 else min(CLIMB, PROBE * waited * waited)
+
+
+def _burst(rate: float) -> int:
+    """How many turns are given at once."""
+    return max(1, round(rate * QUANTUM))
 
 
 def _drop_until(moments: deque[float], horizon: float) -> None:

@@ -21,7 +21,7 @@ import attrs
 
 from ._files import kept_in, remove_strays
 from ._hub import Watch
-from ._journal import Database, checked_path
+from ._journal import Database, checked_path, named_path
 from ._reading import Journal
 from ._record import (
     FAILED,
@@ -123,6 +123,9 @@ class Entry:
 class Resume:
     """Takes the items of one batch through their course, with a journal."""
 
+    _path: Path  # these two from `open` on
+    _scribe: Scribe
+
     def __init__(
         self,
         path: object,
@@ -140,8 +143,8 @@ class Resume:
         save: Callable[[int, GenerationRequest, TaskSnapshot], Awaitable[list[Path]]],
         budget: Budget | None = None,
     ) -> None:
-        self._path = checked_path(path)
-        self._scribe = Scribe(Database(self._path, origin=origin))
+        self._named = named_path(path)
+        self._origin = origin
         self._submissions = submissions
         self._patience = patience
         self._uncertain = uncertain
@@ -160,7 +163,9 @@ class Resume:
         return self._scribe.failure
 
     async def open(self) -> None:
-        """Take possession of the journal. Raises JournalError."""
+        """Take possession of the journal. Raises InvalidRequestError and JournalError."""
+        self._path = await anyio.to_thread.run_sync(checked_path, self._named)
+        self._scribe = Scribe(Database(self._path, origin=self._origin))
         doubts = await self._scribe.open()
         try:
             await self._begin(doubts)

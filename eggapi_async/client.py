@@ -413,8 +413,9 @@ class AsyncEggClient:
         refused under an old key. Failed ones stay failed unless *retry_failed*; where a submission
         may have been taken, the outcome has SubmissionUncertainError, or *uncertain* says "verify".
         Entering the batch raises JournalError where the file is no journal of this service, cannot
-        be written, or is in use; `Journal` reads it. An option that could not do its work, as *key*
-        without *journal* or *name* without *save_to*, is refused at once: InvalidRequestError.
+        be written, or is in use, and InvalidRequestError where *save_to* is a file or *journal* a
+        folder; `Journal` reads it. An option that could not do its work, as *key* without *journal*
+        or *name* without *save_to*, is refused at once: InvalidRequestError.
         """
         checked_timeout(timeout)
         _check_callable("key", key, "journal", journal)
@@ -464,6 +465,7 @@ class AsyncEggClient:
             make=make,
             save=None if folder is None else save,
             journal=resume,
+            look=None if save_to is None else partial(_check_folder, save_to),
         )
 
     def _request(
@@ -662,10 +664,16 @@ def _check_source(source: object) -> None:
 
 
 def _as_folder(path: object) -> str:
-    """*path* as a folder, refused before anything is bought if it can be none."""
-    if not isinstance(path, (str, os.PathLike)) or os.path.isfile(path):
+    """*path* as that of a folder, whatever is there."""
+    if not isinstance(path, (str, os.PathLike)):
         raise InvalidRequestError("save_to", path, "a folder")
     return os.path.join(os.fspath(path) or ".", "")
+
+
+def _check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse *path* where a file stands. Blocks."""
+    if os.path.isfile(path):
+        raise InvalidRequestError("save_to", path, "a folder")
 
 
 def _check_callable(field: str, value: object, other: str, beside: object) -> None:

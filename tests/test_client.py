@@ -931,13 +931,20 @@ async def test_an_impossible_timeout_is_refused_before_anything_is_bought(timeou
 async def test_a_batch_that_cannot_be_saved_is_refused_before_anything_is_bought(
     tmp_path: Path,
 ) -> None:
-    """A file is no folder, and a number is no path."""
+    """A file is no folder, nor is a folder a journal, and a number is no path."""
     file = tmp_path / "one.txt"
     file.write_text("taken")
-    async with connect(EggEmulator()) as egg:
-        for wrong in (file, str(file), 5):
+    emulator = EggEmulator()
+    async with connect(emulator) as egg:
+        for wrong in (file, str(file)):
             with pytest.raises(InvalidRequestError, match="save_to: expected a folder"):
-                egg.map(["An egg"], save_to=wrong)  # type: ignore[arg-type]
+                await egg.map(["An egg"], save_to=wrong)
+        with pytest.raises(InvalidRequestError, match="save_to: expected a folder"):
+            egg.map(["An egg"], save_to=5)  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequestError, match="journal: expected the path of a file"):
+            await egg.map(["An egg"], journal=tmp_path)
+
+    assert emulator.accepted == []
 
 
 @pytest.mark.parametrize("url", ["https://xn--a.invalid/x.png", "https://xn--a.invalid"])

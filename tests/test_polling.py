@@ -13,7 +13,8 @@ import attrs
 import pytest
 
 from eggapi_async import ConfigurationError, Page, PollPolicy, TaskSnapshot
-from eggapi_async._polling import PEEKS_AT_ONCE, QUIET_MAX, TRUST, Peek, Sweep, Watchlist
+from eggapi_async._polling import FEW, PEEKS_AT_ONCE, QUIET_MAX, TRUST, Peek, Sweep, Watchlist
+from eggapi_async._rhythm import Rhythm, advised
 from eggapi_async._sweeping import EAGER
 
 Entry = dict[str, Any]
@@ -375,7 +376,273 @@ def test_pages_that_come_a_moment_apart_tell_no_growth() -> None:
     assert asked == [Sweep(1), Sweep(2)]
 
 
+# --- who is looked at alone, and by whose rhythm -----------------------------------------------
+
+
+def test_the_first_few_have_rhythms_of_their_own() -> None:
+    """The fifth is watched by the list anyway: its rhythm is not even asked for."""
+    watchlist = Watchlist(PollPolicy())
+    asked: list[str] = []
+
+    def rhythm() -> Rhythm:
+        asked.append("")
+        return Rhythm(7.0, 1.0, 20.0, 5.0)
+
+    watched = [
+        watchlist.add(f"{n}", now=100.0, since=99.0, rhythm=rhythm).rhythm.first for n in range(6)
+    ]
+
+    assert len(asked) == FEW
+    assert watched == [7.0] * FEW + [3.0, 3.0]
+
+
+def test_a_rhythm_begins_with_the_submission() -> None:
+    """Its first look is due at that age; what is known of a task is not learned anew."""
+    watchlist = Watchlist(PollPolicy())
+    known = watchlist.add("a", now=100.0, since=99.0, rhythm=lambda: Rhythm(7.0, 1.0, 20.0, 5.0))
+
+    assert watchlist.next_due(100.0) == 106.0
+    watchlist.remove("a")
+    again = watchlist.add("a", now=101.0, since=99.0, known=known, rhythm=lambda: advised(1, 1))
+    assert again is known
+
+
+def test_what_is_not_watched_may_be_removed() -> None:
+    """Whoever leaves twice leaves once."""
+    watchlist = watching("a")
+    watchlist.remove("gone")
+
+    assert len(watchlist) == 1
+
+
+@pytest.mark.parametrize(
+    ("ages", "is_eager"),
+    [
+        ((3.0,), False),
+        ((3.0, 3.0), False),
+        ((3.0, 3.0, 3.0), True),
+        ((8.0,), False),
+        ((9.0,), True),
+    ],
+)
+def test_looks_are_spared_by_the_age_of_what_the_list_showed(
+    ages: tuple[float, ...], is_eager: bool
+) -> None:
+    """One, and one for each interval beyond the first look: more than two make the last eager."""
+    ids = [f"{n}" for n in range(len(ages))]
+    watchlist = watching("last", *ids, now=100.0, since=100.0)
+    for task_id, age in zip(ids, ages, strict=True):
+        watchlist.seen_page(1, page(done(task_id)), now=100.0 + age)
+        watchlist.remove(task_id)
+    assert watchlist.plan(120.0) == [Peek("last")]
+    watchlist.seen(TaskSnapshot(id="last", status="pending"), now=120.0)
+
+    assert watchlist.next_due(120.0) == 120.0 + (EAGER if is_eager else 5.0)
+
+
+def test_tasks_of_others_spare_nothing() -> None:
+    """Nobody knows how many looks they would have taken."""
+    watchlist = watching("last", now=100.0, since=100.0)
+    for task_id in "abcd":
+        watchlist.add(task_id, now=100.0, since=None)
+        watchlist.seen_page(1, page(done(task_id)), now=110.0)
+        watchlist.remove(task_id)
+    watchlist.plan(120.0)
+    watchlist.seen(TaskSnapshot(id="last", status="pending"), now=120.0)
+
+    assert watchlist.next_due(120.0) == 125.0
+
+
+# --- when one task makes another plan necessary ------------------------------------------------
+
+
+def test_of_a_few_each_makes_a_plan_necessary() -> None:
+    """One alone does at once; one that is not watched does never."""
+    watchlist = watching("a", now=50.0, since=50.0)
+    assert watchlist.due_of("a", 50.0) == 50.0
+    watchlist.add("b", now=50.0, since=50.0)
+
+    assert watchlist.due_of("gone", 50.0) == math.inf
+
+
+def test_a_task_that_the_list_shows_is_due_with_its_page() -> None:
+    """When it is ripe and the page may be read again; or when it is believed no longer."""
+    watchlist = watching("a", "b", now=50.0, since=50.0)
+    assert watchlist.due_of("a", 50.0) == 53.0
+    watchlist.plan(53.0)
+    assert watchlist.due_of("a", 53.0) == 50.0 + TRUST
+    watchlist.seen_page(1, page(entry("a"), entry("b")), now=53.1)
+    watchlist.plan(53.1)
+
+    assert watchlist.due_of("a", 53.1) == 55.5
+
+
+def test_a_task_that_is_asked_for_by_name_is_due_by_itself() -> None:
+    """Whether all are, or it alone, since no page showed it."""
+    by_name = watching("a", "b", "c", now=50.0, since=50.0, sweep=False)
+    assert by_name.due_of("a", 50.0) == 53.0
+    by_name.plan(53.0)
+    assert by_name.due_of("a", 53.0) == 58.0
+
+    hidden = watching("a", "b", "c", now=50.0, since=50.0)
+    hidden.plan(53.0)
+    hidden.seen_page(1, page(entry("a"), entry("b")), now=53.0)
+    assert hidden.plan(53.0) == [Peek("c")]
+    assert hidden.due_of("c", 53.0) == 58.0
+    assert hidden.due_of("a", 53.0) == pytest.approx(53.0 + 5 / 3)
+
+
+def test_a_task_that_was_believed_for_long_is_due_then() -> None:
+    """Whatever its own looks or its page would say."""
+    patient = watching("a", "b", now=50.0, since=50.0, first_delay=100.0, sweep=False)
+    assert patient.due_of("a", 50.0) == 50.0 + TRUST
+    patient = watching("a", "b", now=50.0, since=50.0, first_delay=100.0)
+    assert patient.due_of("a", 50.0) == 50.0 + TRUST
+
+
+def test_after_a_stale_list_anything_makes_a_plan_necessary() -> None:
+    """What was left to the list is to be asked for by name."""
+    watchlist = watching("a", "b", "c")
+    watchlist.plan(3.0)
+    watchlist.seen_page(1, page(entry("a"), entry("b"), entry("c")), now=25.0)
+    watchlist.seen(ended("a", took=10.0), now=30.0)
+
+    assert watchlist.due_of("b", 30.0) == 30.0
+    assert watchlist.due_of("gone", 30.0) == 30.0
+
+
+# --- what a look by name proves of the list ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("since", "shown", "shot"),
+    [
+        pytest.param(0.0, 12.0, ended("a", took=10.0), id="shown as open by a page on its way"),
+        pytest.param(100.0, 104.0, ended("a", took=10.0), id="shown before its end"),
+        pytest.param(0.0, 25.0, TaskSnapshot(id="a", status="completed"), id="of unknown times"),
+        pytest.param(
+            0.0,
+            25.0,
+            attrs.evolve(ended("a", took=10.0), completed_at=None),
+            id="of an unknown end",
+        ),
+        pytest.param(None, 25.0, ended("a", took=10.0), id="of unknown age"),
+    ],
+)
+def test_an_end_that_a_page_did_not_show_may_prove_nothing(
+    since: float | None, shown: float, shot: TaskSnapshot
+) -> None:
+    """Only one that had come an interval before, by times that are known, condemns the list."""
+    watchlist = watching("a", "b", "c", now=since or 0.0, since=since)
+    now = watchlist.next_due(since or 0.0)
+    assert watchlist.plan(now)[0] == Sweep(1)
+    watchlist.seen_page(1, page(entry("a"), entry("b"), entry("c")), now=shown)
+    watchlist.seen(shot, now=shown)
+    watchlist.remove("a")
+
+    asked: list[Any] = []
+    now = shown
+    while not asked:
+        now = watchlist.next_due(now)
+        asked = watchlist.plan(now)
+    assert asked == [Sweep(1)]
+
+
+def test_what_a_look_showed_is_no_news_from_a_page() -> None:
+    """The same status from either is told once."""
+    watchlist = watching("a", "b")
+    watchlist.plan(3.0)
+    watchlist.seen(TaskSnapshot(id="a", status="processing"), now=3.0)
+    shown = watchlist.seen_page(1, page(entry("a", "processing"), entry("b")), now=3.1)
+
+    assert [item["id"] for item in shown] == ["b"]
+
+
+# --- ends that a webhook will tell -------------------------------------------------------------
+
+
+def hooked(*ids: str, since: float = 100.0) -> Watchlist:
+    """A watchlist of tasks that are looked at once a minute, as long as a webhook is expected."""
+    watchlist = Watchlist(PollPolicy())
+    for task_id in ids:
+        watchlist.add(task_id, now=since, since=since, net=60.0)
+    return watchlist
+
+
+def test_a_task_left_to_a_webhook_is_looked_at_when_its_time_is_up() -> None:
+    """From its submission on, and then again as long after each look that finds it open."""
+    watchlist = hooked("a")
+    assert watchlist.next_due(100.0) == 160.0
+    assert watchlist.plan(160.0) == [Peek("a")]
+    watchlist.seen(TaskSnapshot(id="a", status="processing"), now=161.0)
+
+    assert watchlist.next_due(161.0) == 221.0
+
+
+def test_a_page_that_shows_it_open_puts_a_webhooks_task_off() -> None:
+    """The page was asked for on behalf of others, too; one that shows it ended does not."""
+    watchlist = hooked("a", "b")
+    assert watchlist.plan(160.0) == [Sweep(1)]
+    watchlist.seen_page(1, page(entry("a"), done("b")), now=161.0)
+    watchlist.remove("b")
+
+    assert watchlist.next_due(161.0) == 221.0
+
+
+def test_a_webhooks_task_that_is_waited_for_again_keeps_its_time() -> None:
+    """A second wait, after a look, begins no new minute."""
+    watchlist = hooked("a")
+    watchlist.plan(160.0)
+    watchlist.seen(TaskSnapshot(id="a", status="processing"), now=161.0)
+    known = watchlist._tasks["a"]
+    watchlist.remove("a")
+    watchlist.add("a", now=170.0, since=100.0, known=known, net=60.0)
+
+    assert watchlist.next_due(170.0) == 221.0
+
+
+def test_where_webhooks_do_not_come_all_are_looked_at_now() -> None:
+    """And then as often as any others."""
+    watchlist = hooked("a", "b")
+    watchlist.hurry(110.0)
+
+    assert watchlist.next_due(110.0) == 110.0
+    assert watchlist.plan(110.0) == [Sweep(1)]
+    watchlist.seen_page(1, page(entry("a"), entry("b")), now=110.1)
+    watchlist.plan(110.1)
+    assert watchlist.next_due(110.1) == 112.5
+
+
 # --- failures ----------------------------------------------------------------------------------
+
+
+def test_each_failure_in_a_row_makes_it_quiet_for_longer() -> None:
+    """One is nothing; then two seconds, twice as long each time, half a minute at most."""
+    watchlist = watching("a", sweep=False)
+    now, pauses = 3.0, []
+    for _ in range(8):
+        watchlist.failed(Peek("a"), now=now)
+        pauses.append(watchlist._quiet_until - now)
+        now = watchlist._quiet_until
+
+    assert pauses == [0.0, 2.0, 4.0, 8.0, 16.0, QUIET_MAX, QUIET_MAX, QUIET_MAX]
+
+
+@pytest.mark.parametrize("is_page", [True, False], ids=["a page", "a look"])
+def test_an_answer_ends_the_row_of_failures(is_page: bool) -> None:
+    """The next failure is the first again."""
+    watchlist = watching("a", "b")
+    now = 3.0
+    for _ in range(4):
+        watchlist.failed(Peek("a"), now=now)
+        now = watchlist._quiet_until
+    if is_page:
+        watchlist.seen_page(1, page(entry("a")), now=now)
+    else:
+        watchlist.seen(TaskSnapshot(id="a", status="pending"), now=now)
+    watchlist.failed(Peek("a"), now=now)
+
+    assert watchlist._quiet_until == now
 
 
 def test_one_failed_poll_changes_nothing() -> None:
