@@ -39,6 +39,7 @@ BESIDE = ("ours", "aiohttp-retries")
 """Who is shown in every size: this client, and the strongest of the others."""
 SCALE = ("lost", "lag p50 s", "lag p95 s", "requests/task", "CPU ms/task", "wall/ideal")
 NOTHING = "Not measured yet."
+NONE = "–"
 
 
 def report(files: Sequence[Path]) -> None:
@@ -151,21 +152,17 @@ def summary(scenario: Scenario, measured: Mapping[Scenario, Entries]) -> str:
         if not name.startswith(("bare", "ours-"))
     }
     rows = [_summed(name, entry) for name, entry in shown.items()]
-    return f"{scenario.title()}. {caption(shown)}\n\n{table(SUMMARY, rows)}"
+    told = caption({label(name): entry for name, entry in shown.items()})
+    return f"{scenario.title()}. {told}\n\n{table(SUMMARY, rows)}"
 
 
 def _summed(name: str, entry: Entry) -> list[str]:
     it = entry.outcome
     if not isinstance(it, Result):
-        return [label(name), it, *[""] * (len(SUMMARY) - 2)]
-    return [
-        label(name),
-        number(it.failed, 0),
-        number(it.lag_p50, 2),
-        number(it.lag_p95, 2),
-        number(it.requests, 2),
-        number(it.cpu_ms, 1),
-    ]
+        return [label(name), it, *[NONE] * (len(SUMMARY) - 2)]
+    figures = ((it.lag_p50, 2), (it.lag_p95, 2), (it.requests, 2), (it.cpu_ms, 1))
+    told = [number(figure, digits) or NONE for figure, digits in figures]  # one that finished none
+    return [label(name), number(it.failed, 0), *told]
 
 
 def scale(measured: Mapping[Scenario, Entries]) -> str:
@@ -185,9 +182,9 @@ def _pairs(scenario: Scenario, shown: Entries) -> list[str]:
 
 def _scaled(scenario: Scenario, it: Outcome) -> list[str]:
     if not isinstance(it, Result):
-        return [it, *["–"] * (len(SCALE) - 1)]
+        return [it, *[NONE] * (len(SCALE) - 1)]
     figures = (it.lag_p50, it.lag_p95, it.requests, it.cpu_ms, it.wall / scenario.ideal())
-    return [number(it.failed, 0), *(number(figure, 2) or "–" for figure in figures)]
+    return [number(it.failed, 0), *(number(figure, 2) or NONE for figure in figures)]
 
 
 def _detail(scenario: Scenario, shown: Entries) -> str:
