@@ -201,11 +201,11 @@ class Watchlist:
         watched.status = task.status
         if not task.is_final:
             watched.rest(now)
-        if self._was_hidden_by_list(watched, task, now):
+        if self._was_hidden_by_list(watched, task):
             self._sweeper.give_up(self._tasks.values(), now=now)
             self._needs_plan = True
 
-    def _was_hidden_by_list(self, watched: Watched, task: TaskSnapshot, now: float) -> bool:
+    def _was_hidden_by_list(self, watched: Watched, task: TaskSnapshot) -> bool:
         """True when a page showed the task as open though it had ended well before."""
         if not (watched.is_ours and task.is_final and task.completed_at and task.created_at):
             return False
