@@ -425,6 +425,45 @@ def test_only_the_second_before_counts() -> None:
     assert pacer.rate == pytest.approx(CUT * 9)
 
 
+@pytest.mark.parametrize(
+    ("taken", "left"), [(20, CUT * 20), (19, CUT * 20), (18, CUT * 20), (17, CUT * 17)]
+)
+def test_one_that_crossed_the_edge_of_a_second_costs_nothing(taken: int, left: float) -> None:
+    """Where all but one or so were taken of what the rate allowed, the limit is near the rate."""
+    pacer = Pacer(20.0)
+    accepted(pacer, [START - 0.99 + 0.97 * index / taken for index in range(taken)])
+    refused(pacer, START)
+
+    assert pacer.rate == pytest.approx(left)
+
+
+@pytest.mark.parametrize(("taken", "left"), [(18, CUT * 18.5), (17, CUT * 17), (1, CUT * 1)])
+def test_a_second_refusal_soon_is_believed_more(taken: int, left: float) -> None:
+    """Of nineteen, where the first left nineteen: the limit is between what was taken and that."""
+    pacer = Pacer(20.0)
+    accepted(pacer, [START - 0.99 + 0.97 * index / 20 for index in range(20)])
+    refused(pacer, START)
+    again = START + 3.0
+    accepted(pacer, [again - 0.99 + 0.97 * index / taken for index in range(taken)])
+    refused(pacer, again)
+
+    assert pacer.rate == pytest.approx(left)
+
+
+def test_answers_that_come_after_a_refusal_tell_more_of_the_limit() -> None:
+    """They were on their way when it came; those that left after it say nothing of it."""
+    pacer = Pacer(80.0)
+    accepted(pacer, [START + index / 100 for index in range(10)])
+    pacer.refused(START + 0.6, sent_at=START + 0.5, retry_after=None)
+    assert pacer.rate == pytest.approx(CUT * 10)
+    for index in range(8):
+        pacer.answered(START + 0.7, sent_at=START + 0.2 + index / 100)
+    assert pacer.rate == pytest.approx(CUT * 18)
+    pacer.answered(START + 1.7, sent_at=START + 1.65)
+
+    assert pacer.rate == pytest.approx(CUT * 18)
+
+
 def test_a_measured_limit_never_speeds_up() -> None:
     """Where two seconds of the service's clock were seen as one, the rate still does not rise."""
     pacer = Pacer(20.0)
