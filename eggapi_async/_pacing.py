@@ -75,7 +75,7 @@ class Pacer:
     _rate: float = attrs.field(init=False)
     _left: int = attrs.field(init=False, default=0)  # turns of the present quantum
     _until: float = attrs.field(init=False, default=-math.inf)  # the present quantum's end
-    _warm_at: float | None = attrs.field(init=False, default=None)
+    _warm_at: float = attrs.field(init=False, default=math.inf)  # when connections are made
     _polls_owe: float = attrs.field(init=False, default=0.0)  # turns, before the next is theirs
     _cool_until: float = attrs.field(init=False, default=-math.inf)
     _cooled_at: float = attrs.field(init=False, default=-math.inf)
@@ -135,15 +135,13 @@ class Pacer:
         return max(self._until, self._taken[-1 - room] + 1.0)
 
     def _rate_at(self, now: float) -> float:
-        is_warm = self._warm_at is not None and now >= self._warm_at
-        return self._rate * (1.0 if is_warm else WARM)
+        return self._rate * (WARM if now < self._warm_at else 1.0)
 
     def take(self, now: float, *, poll: bool, urgent: int = 0) -> None:
         """Spend a turn; *urgent*: how many urgent requests wait."""
         if self.per_second is None:
             return
-        if self._warm_at is None:
-            self._warm_at = now + WARM_UP
+        self._warm_at = min(self._warm_at, now + WARM_UP)
         if self._left <= 0 or now >= self._until:
             rate = self._rate_at(now)
             self._left = _burst(rate)
@@ -171,17 +169,18 @@ class Pacer:
         """
         if sent_at > self._cooled_at:
             self._refusals += 1
-            was_cooled_at, self._cooled_at, self._answers = self._cooled_at, now, 0
-            self._slow_down(now, sent_at, is_again=now < was_cooled_at + SOON)
+            self._is_again = now < self._cooled_at + SOON
+            self._cooled_at, self._answers = now, 0
+            self._slow_down(now, sent_at)
         pause = retry_after or self._pause()  # a wish for none could be repeated for ever
         self._cool_until = max(self._cool_until, self._cooled_at + pause, now + (retry_after or 0))
 
     def _pause(self) -> float:
         return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 10))
 
-    def _slow_down(self, now: float, sent_at: float, *, is_again: bool) -> None:
+    def _slow_down(self, now: float, sent_at: float) -> None:
         self._climbed_at, self._left = now, 0
-        self._before, self._refused_at, self._is_again = self._rate, sent_at, is_again
+        self._before, self._refused_at = self._rate, sent_at
         self._settle()
 
     def _settle(self) -> None:

@@ -12,6 +12,8 @@ from eggapi_async import Page, PollPolicy
 from eggapi_async._polling import Sweep
 from eggapi_async._sweeping import EAGER, SWEEP_PAUSE, SWEEP_PAUSE_MAX, UNREAD, Sweeper
 from eggapi_async._watched import Watched
+from tests.test_polling import entry
+from tests.test_polling import page as page_of
 
 POLICY = PollPolicy()
 
@@ -33,11 +35,7 @@ def open_tasks(number: int, *, since: float = 0.0) -> dict[str, Watched]:
 
 def page(ids: Iterable[str], *, number: int = 1, total: int | None = None) -> Page[Any]:
     """A page that shows *ids* as open, of a list as long as *total*."""
-    items = tuple({"id": task_id, "status": "pending"} for task_id in ids)
-    size = len(items) if total is None else total
-    return Page(
-        items=items, page=number, per_page=100, total=size, total_pages=math.ceil(size / 100)
-    )
+    return page_of(*map(entry, ids), number=number, total=total)
 
 
 def plan(sweeper: Sweeper, tasks: Mapping[str, Watched], now: float) -> list[Sweep]:
