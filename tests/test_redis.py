@@ -143,7 +143,7 @@ async def test_a_quiet_process_costs_the_others_nothing() -> None:
             await anyio.sleep(0.5)
     assert log.by_process[1] == 20
     took = log.times[-1] - log.times[0]
-    assert len(log.left) == pytest.approx(100 * (took - AT_FIRST), abs=10)
+    assert 100 * (took - AT_FIRST) <= len(log.left) <= 100 * took
 
 
 async def test_no_more_than_the_concurrency_are_under_way() -> None:
