@@ -101,7 +101,9 @@ def test_a_file_is_walked_through(kind: Format, data: bytes) -> None:
         assert not kind.ends_there(data + b"more")
 
 
-@pytest.mark.parametrize("data", [b"\xff\xd8\xff\xda\x00\x02\xff", b"\xff\xd8nonsense"])
+@pytest.mark.parametrize(
+    "data", [b"\xff\xd8\xff\xda\x00\x02\xff", b"\xff\xd8nonsense"], ids=["broken off", "none"]
+)
 def test_no_nonsense_is_a_whole_jpeg(data: bytes) -> None:
     """Where it breaks off, or is none after all."""
     assert not JPEG.ends_there(data)
@@ -118,7 +120,11 @@ def test_webps_may_be_padded_to_an_even_size() -> None:
     assert is_whole(WHOLE_WEBP + b"\x00\x00") is False
 
 
-@pytest.mark.parametrize("data", [b"\x00\x00\x00\x18ftypisom", b"\x1aE\xdf\xa3", b"\x00", b"{}"])
+@pytest.mark.parametrize(
+    "data",
+    [b"\x00\x00\x00\x18ftypisom", b"\x1aE\xdf\xa3", b"\x00", b"{}"],
+    ids=["MP4", "Matroska", "a zero", "JSON"],
+)
 def test_some_formats_have_no_end_mark(data: bytes) -> None:
     """Where nothing marks the end, it cannot be told from the bytes."""
     assert is_whole(data) is None

@@ -66,7 +66,11 @@ def reopened(path: Path, *, origin: str = HERE) -> list[JournalItem]:
 
 
 @pytest.mark.parametrize(
-    "place", [None, 3, "", " ", b"bytes", ":memory:", "file:x?mode=memory", "a\0b", "."]
+    "place",
+    [
+        *(None, 3, "", " ", b"bytes", ":memory:", "file:x?mode=memory", "."),
+        pytest.param("a\0b", id="NUL"),
+    ],
 )
 def test_what_is_no_place_for_a_journal_is_refused(place: Any) -> None:
     """A journal is a file: nothing in memory, no folder, no URI."""
