@@ -80,7 +80,8 @@ class RedisRateLimiter:
     """The limits of a key that several processes share: give each `AsyncEggClient(limiter=…)` one.
 
     redis        a `redis.asyncio.Redis`, the same server for all
-    per_second   requests per second of the whole fleet, evenly spaced
+    per_second   requests per second of the whole fleet, evenly spaced. A turn that comes up to 20
+                 ms late is not lost, so that one second can hold a fiftieth more, and one
     processes    how many processes share it at most. Each goes on at its part of the rate while
                  Redis cannot be reached. Where some reach it and others do not, as for a second
                  after its return, they may have twice the rate in sum, never more

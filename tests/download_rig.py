@@ -265,6 +265,8 @@ class Rig:
         assert fetch(str(path), self._url) == ENDED
         tidy(path, MANY)
         shutil.rmtree(path)
+        if (done := self.tally.total()) % 100 == 0:
+            sys.stderr.write(f"{done} ended, at {call} last\n")
 
 
 def main() -> None:

@@ -131,7 +131,7 @@ async def test_a_high_rate_does_not_depend_on_the_way_to_redis(silence: float) -
     async with busy(fleet(ToyRedis(silence=silence), 2, per_second=200), log, callers=30):
         await anyio.sleep(4)
     assert len(log.left) == pytest.approx(800, rel=0.03)
-    assert log.busiest_second() <= 202
+    assert log.busiest_second() <= 202  # 200, and what came late
 
 
 async def test_a_quiet_process_costs_the_others_nothing() -> None:
