@@ -22,6 +22,7 @@ from eggapi_async._pacing import (
     LONG_LINE,
     LONGEST_PAUSE,
     POLL_SHARE,
+    PROBE,
     QUANTUM,
     SOON,
     WARM,
@@ -280,6 +281,7 @@ def test_polls_do_not_pay_later_for_having_been_alone() -> None:
     road = Road(Pacer(20.0))
     for _ in range(36_000):
         road.wait(poll=True)
+    assert [road.contend() for _ in range(4)] == [False, False, False, True]
     assert polls_among(road, 40) == pytest.approx(40 * POLL_SHARE, abs=1)
 
 
@@ -288,6 +290,7 @@ def test_others_do_not_pay_later_either() -> None:
     road = Road(Pacer(20.0))
     for _ in range(1000):
         road.wait(poll=False)
+    assert [road.contend() for _ in range(5)] == [True, False, False, False, True]
     assert polls_among(road, 40) == pytest.approx(40 * POLL_SHARE, abs=1)
 
 
@@ -437,6 +440,15 @@ def test_one_that_crossed_the_edge_of_a_second_costs_nothing(taken: int, left: f
     assert pacer.rate == pytest.approx(left)
 
 
+@pytest.mark.parametrize("rate", [1.0, 1.5])
+def test_where_one_is_all_that_a_second_holds_the_limit_is_near(rate: float) -> None:
+    """A refusal there costs no more than elsewhere."""
+    pacer = Pacer(rate)
+    accepted(pacer, [START - 0.9])
+    refused(pacer, START)
+    assert pacer.rate == pytest.approx(CUT * rate)
+
+
 @pytest.mark.parametrize(("taken", "left"), [(18, CUT * 18.5), (17, CUT * 17), (1, CUT * 1)])
 def test_a_second_refusal_soon_is_believed_more(taken: int, left: float) -> None:
     """Of nineteen, where the first left nineteen: the limit is between what was taken and that."""
@@ -574,7 +586,8 @@ def test_a_rate_near_the_limit_is_kept_and_then_left_with_care() -> None:
         rates.append(pacer.rate)
     assert rates[0] == pytest.approx(CUT * 20, rel=0.001)
     gains = [later / earlier for earlier, later in pairwise(rates)]
-    assert 1.0 < gains[0] < gains[1]
+    assert gains[0] == pytest.approx(math.exp(60 * PROBE * (2**3 - 1) / 3), rel=0.02)
+    assert gains[0] < gains[1]
     accepted(pacer, [START + 300])
     assert pacer.rate == 80.0
 
