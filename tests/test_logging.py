@@ -112,8 +112,27 @@ async def test_a_lost_submission_is_a_warning(caplog: pytest.LogCaptureFixture) 
         with pytest.raises(SubmissionUncertainError):
             await egg.generate(PROMPT)
     [record] = records(caplog, logging.WARNING)
-    assert record.getMessage().startswith("a submission's answer was lost (")
+    assert record.getMessage() == (
+        "a submission's answer was lost (ConnectionResetError: the answer was lost): "
+        "the task may exist and be billed"
+    )
     assert vars(record)["egg_kind"] == "submit"
+    assert vars(record)["egg_is_lost"] is True
+
+
+async def test_the_words_of_a_failure_are_in_the_error_and_not_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They may quote the prompt."""
+    emulator = EggEmulator(clock=anyio.current_time)
+    emulator.fail_next(Fault.refused(502))
+    async with connect(emulator) as egg:
+        with pytest.raises(SubmissionUncertainError, match="UPSTREAM_ERROR: refused on demand"):
+            await egg.generate(PROMPT)
+    [record] = records(caplog, logging.WARNING)
+    assert record.getMessage() == (
+        "a submission's answer was lost (ServerError (HTTP 502)): the task may exist and be billed"
+    )
 
 
 async def test_a_poll_that_fails_is_told_at_debug(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,161 @@
+"""One call of the client's: whose line it waits in, what repeating costs, how it is counted."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import anyio
+import attrs
+import httpx
+import pytest
+
+from eggapi_async import AsyncEggClient, EggError, RateLimiter, RetryPolicy
+from eggapi_async._pacing import FIRST_PAUSE
+from eggapi_async._quota import DECLINED
+from tests.content_host import png
+from tests.scripted import data, error, task
+
+PICTURE: Final = png(b"an egg")
+BUSY: Final = (503, error("SERVICE_UNAVAILABLE"))
+REFUSED: Final = (429, error("RATE_LIMITED"))
+
+
+class Line(RateLimiter):
+    """A limiter that notes who asks: a submission or the like, or a poll; and whether again."""
+
+    def __init__(self) -> None:
+        super().__init__(per_second=None)
+        self.asked: list[str] = []
+
+    async def acquire(self, *, poll: bool = False, again: bool = False) -> None:
+        self.asked.append(("poll" if poll else "urgent") + (", first" if again else ""))
+        await super().acquire(poll=poll, again=again)
+
+
+@attrs.define
+class Service:
+    """Answers in that order with (status, body), and later to each kind of request as it likes."""
+
+    answers: list[tuple[int, Any]]
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.host == "cdn.test":
+            return httpx.Response(200, content=PICTURE)
+        if self.answers:
+            status, body = self.answers.pop(0)
+            return httpx.Response(status, json=body)
+        if request.method == "POST":
+            return httpx.Response(202, json=data(task()))
+        done = task(status="completed", output={"url": "https://cdn.test/1.png"})
+        return httpx.Response(200, json=data(done))
+
+
+def customer(
+    *answers: tuple[int, Any], line: RateLimiter | None = None, delay: float = 0.001
+) -> AsyncEggClient:
+    """A client of such a service, which repeats at most twice."""
+    http = httpx.AsyncClient(transport=httpx.MockTransport(Service(list(answers))))
+    return AsyncEggClient(
+        "a-key",
+        http_client=http,
+        limiter=line or RateLimiter(per_second=None),
+        retry=RetryPolicy(max_attempts=3, base_delay=delay, max_delay=delay),
+    )
+
+
+# --- whose line it waits in --------------------------------------------------------------------
+
+
+async def test_submissions_go_before_polls_and_repetitions_first() -> None:
+    """What was refused once has waited already."""
+    line = Line()
+    async with customer(BUSY, line=line) as egg:
+        await (await egg.generate("an egg")).result()
+    assert line.asked == ["urgent", "urgent, first", "poll"]
+
+
+async def test_what_a_caller_asks_for_himself_is_urgent() -> None:
+    """He waits for this very answer."""
+    line = Line()
+    async with customer(line=line) as egg:
+        await egg.get_task("gen_1")
+    assert line.asked == ["urgent"]
+
+
+async def test_after_a_refusal_the_cool_down_of_all_is_the_pause() -> None:
+    """No other pause comes on top of it."""
+    began = anyio.current_time()
+    async with customer(REFUSED, delay=20.0) as egg:
+        egg._engines.transport._dice = lambda: 0.5
+        await egg.get_task("gen_1")
+    assert anyio.current_time() - began == pytest.approx(FIRST_PAUSE, abs=0.01)
+
+
+async def test_after_another_failure_the_policy_s_delay_is() -> None:
+    """Nobody else has to wait for it."""
+    began = anyio.current_time()
+    async with customer(BUSY, delay=20.0) as egg:
+        egg._engines.transport._dice = lambda: 0.5
+        await egg.get_task("gen_1")
+    assert anyio.current_time() - began == pytest.approx(10.0, abs=0.01)
+
+
+# --- what repeating costs ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answers", "left"),
+    [
+        ([], 101),
+        ([BUSY], 100),
+        ([REFUSED, BUSY], 100),
+        ([BUSY, (404, error("NOT_FOUND"))], 100 - DECLINED),
+        ([BUSY, REFUSED, BUSY], 100 - 2 * DECLINED),
+    ],
+    ids=["good at once", "healed", "healed the second time", "not healed", "given up"],
+)
+async def test_what_heals_costs_nothing(answers: list[tuple[int, Any]], left: int) -> None:
+    """And what is good at once fills the quota a little."""
+    async with customer(*answers) as egg:
+        quota = egg._engines.transport._quota
+        quota.tokens = 100
+        try:
+            await egg.get_task("gen_1")
+        except EggError:
+            assert answers[1:]
+    assert quota.tokens == left
+
+
+async def test_a_good_poll_fills_the_quota_too() -> None:
+    """One token each, as any answer that is good at once."""
+    async with customer() as egg:
+        quota = egg._engines.transport._quota
+        quota.tokens = 100
+        await egg.task("gen_1").result()
+    assert quota.tokens == 101
+
+
+async def test_what_the_quota_cannot_pay_is_not_repeated() -> None:
+    """The error stands at once, as without any policy."""
+    line = Line()
+    async with customer(BUSY, line=line) as egg:
+        egg._engines.transport._quota.tokens = DECLINED - 1
+        with pytest.raises(EggError):
+            await egg.get_task("gen_1")
+    assert line.asked == ["urgent"]
+
+
+# --- how it is counted -------------------------------------------------------------------------
+
+
+async def test_requests_are_counted_by_their_kind() -> None:
+    """Refused ones and repetitions are requests as well."""
+    async with customer(REFUSED, REFUSED) as egg:
+        await (await egg.generate("an egg")).read()
+        seen = egg.stats
+        assert (seen.rate_limited, seen.retries) == (2, 2)
+        assert {kind: n for kind, n in seen.requests.items() if n} == {
+            "submit": 3,
+            "peek": 1,
+            "download": 1,
+        }
