@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from typing import Any, Final
 
 import anyio
@@ -12,6 +14,8 @@ import pytest
 from eggapi_async import AsyncEggClient, EggError, RateLimiter, RetryPolicy
 from eggapi_async._pacing import FIRST_PAUSE
 from eggapi_async._quota import DECLINED
+from eggapi_async.emulator import EggEmulator
+from eggapi_async.testing import connect
 from tests.content_host import png
 from tests.scripted import data, error, task
 
@@ -72,6 +76,17 @@ async def test_submissions_go_before_polls_and_repetitions_first() -> None:
     async with customer(BUSY, line=line) as egg:
         await (await egg.generate("an egg")).result()
     assert line.asked == ["urgent", "urgent, first", "poll"]
+
+
+async def test_a_page_of_the_list_goes_before_polls_of_one_task() -> None:
+    """It tells of many at once."""
+    line = Line()
+    async with connect(EggEmulator(clock=anyio.current_time), limiter=line) as egg:
+        await asyncio.gather(*(egg.run(f"egg {number}") for number in range(20)))
+        lines = Counter(line.asked)
+        pages = egg.stats.requests["sweep"]
+        assert pages
+        assert lines == {"urgent": 20, "poll, first": pages, "poll": egg.stats.requests["peek"]}
 
 
 async def test_what_a_caller_asks_for_himself_is_urgent() -> None:

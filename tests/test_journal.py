@@ -74,8 +74,10 @@ def reopened(path: Path, *, origin: str = HERE) -> list[JournalItem]:
 )
 def test_what_is_no_place_for_a_journal_is_refused(place: Any) -> None:
     """A journal is a file: nothing in memory, no folder, no URI."""
-    with pytest.raises(InvalidRequestError, match="the path of a file"):
+    with pytest.raises(InvalidRequestError) as caught:
         checked_path(place)
+    told = (caught.value.field, caught.value.value, caught.value.expected)
+    assert told == ("journal", place, "the path of a file")
 
 
 def test_a_journal_behind_a_link_is_the_same_one(path: Path, tmp_path: Path) -> None:
@@ -104,6 +106,24 @@ def test_only_its_owner_may_read_it(database: Database, path: Path) -> None:
     modes = {file.name.removeprefix(path.name): file.stat().st_mode & 0o777 for file in files}
     assert modes.pop("-lock") & 0o022 == 0
     assert modes == {"": 0o600, "-shm": 0o600, "-wal": 0o600}
+
+
+def test_a_commit_is_on_the_disk(database: Database) -> None:
+    """A power cut afterwards changes nothing; and what is counted while it is read is no file."""
+    rows = database._open_rows()
+    full, in_memory = 2, 2
+    assert rows.execute("PRAGMA synchronous").fetchone()[0] == full
+    assert rows.execute("PRAGMA fullfsync").fetchone()[0] == 1
+    assert rows.execute("PRAGMA temp_store").fetchone()[0] == in_memory
+
+
+def test_a_file_that_cannot_be_made_is_told(path: Path) -> None:
+    """By its name, with what the system says."""
+    database = Database(path / "run.sqlite3", origin=HERE)
+    path.touch()
+    with pytest.raises(JournalError) as caught:
+        database.connect()
+    assert str(caught.value).startswith(f"{path / 'run.sqlite3'}: cannot be opened: ")
 
 
 def test_nothing_but_the_journal_and_its_lock_is_left(database: Database, path: Path) -> None:
@@ -179,8 +199,12 @@ def test_an_empty_file_is_as_good_as_none(path: Path, make: Any) -> None:
 def test_a_journal_of_another_service_is_refused(path: Path, database: Database) -> None:
     """Its task ids mean nothing there, and an emulator's pictures are no pictures."""
     database.close()
-    with pytest.raises(JournalError, match=r"tasks at https://egg.test, not at https://other.test"):
+    with pytest.raises(JournalError) as caught:
         reopened(path, origin="https://other.test")
+    assert str(caught.value) == (
+        f"{path}: it tells of tasks at https://egg.test, not at https://other.test; "
+        "use a journal for each service"
+    )
     assert reopened(path) == []
 
 
@@ -317,10 +341,13 @@ def test_items_are_known_by_content_and_number(database: Database) -> None:
 def test_a_changed_request_under_an_old_key_is_refused(database: Database) -> None:
     """The key stands for what it stood for; nothing is bought for it unasked."""
     put(database, find(database, key="cover"))
-    assert find(database, key="cover").request == EGG
-    with pytest.raises(InvalidRequestError, match="a changed one needs a new key") as caught:
+    assert find(database, EGG, key="cover").request is EGG
+    with pytest.raises(InvalidRequestError) as caught:
         find(database, GenerationRequest(prompt="A better egg"), key="cover")
     assert (caught.value.field, caught.value.value) == ("key", "cover")
+    assert caught.value.expected == (
+        "the request that it stood for before; a changed one needs a new key"
+    )
 
 
 def test_files_are_found_again_when_the_folder_moves(tmp_path: Path) -> None:
@@ -333,6 +360,9 @@ def test_files_are_found_again_when_the_folder_moves(tmp_path: Path) -> None:
     old.rename(new)
     with Journal(new / "run.sqlite3") as journal:
         assert next(iter(journal)).paths == (new / "out" / "a.png",)
+    with closing(Database(new / "run.sqlite3", origin=HERE)) as it:
+        it.open()
+        assert find(it, item().request, key="a key").paths == (new / "out" / "a.png",)
 
 
 def test_a_closed_journal_takes_nothing(database: Database) -> None:
@@ -403,8 +433,9 @@ def test_a_row_that_nobody_can_read_is_told(database: Database, path: Path) -> N
         rows.commit()
     with Journal(path) as journal, pytest.raises(JournalError, match="a row that cannot be read"):
         list(journal)
-    with pytest.raises(JournalError, match="a row that cannot be read"):
+    with pytest.raises(JournalError) as caught:
         find(database, key="a key")
+    assert str(caught.value).startswith(f"{path}: a row that cannot be read: ")
 
 
 def test_a_torn_file_is_told(database: Database, path: Path) -> None:

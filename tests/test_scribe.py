@@ -108,7 +108,8 @@ async def test_rows_that_meet_go_together(tmp_path: Path) -> None:
                 group.start_soon(scribe.flush)
             database.goes_on.set()
         assert database.number <= 1 + 3
-        assert len(database.threads) == 1
+        [name] = database.threads
+        assert name.startswith("eggapi-journal")
         assert len(keys(database.path)) == 500
 
 
@@ -257,5 +258,5 @@ async def test_a_fork_does_not_take_it_along(tmp_path: Path) -> None:
     """A connection must not be used by two processes."""
     async with scribe_of(Database(tmp_path / "run.sqlite3", origin=HERE)) as scribe:
         scribe._process = os.getppid()
-        with pytest.raises(JournalError, match="does not go along with a fork"):
+        with pytest.raises(JournalError, match=r"^a journal does not go along .* in the child$"):
             await scribe.flush()
