@@ -39,7 +39,7 @@ WHOLE_WEBP = b"RIFF" + (44).to_bytes(4, "little") + b"WEBP" + b"\x01" * 40
         pytest.param(b"GIF87a", GIF, id="an old GIF"),
         pytest.param(b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00", MP4, id="a video"),
         pytest.param(b"\x00\x00\x00\x14ftypqt  ", MP4, id="a video of another brand"),
-        pytest.param(b"\x00\x00\x00\x1cftypavif", AVIF, id="an AVIF"),
+        pytest.param(b"\x00\x00\x00\x1cftypavif\x00\x00", AVIF, id="an AVIF"),
         pytest.param(b"\x00\x00\x00\x1cftypavis", AVIF, id="a moving AVIF"),
         pytest.param(b"\x1aE\xdf\xa3\x01", WEBM, id="a WebM"),
         pytest.param(b"RIFF\x00\x00\x00\x00WAVE", UNKNOWN, id="a sound is not known"),
@@ -99,6 +99,37 @@ def test_a_file_is_walked_through(kind: Format, data: bytes) -> None:
     if kind is not WEBP:
         assert not any(kind.ends_there(data[:at]) for at in cuts)
         assert not kind.ends_there(data + b"more")
+
+
+@pytest.mark.parametrize("colours", [None, 2, 8, 256])
+@pytest.mark.parametrize("more", [None, 4, 128])
+def test_the_tables_of_a_gif_are_passed_over(colours: int | None, more: int | None) -> None:
+    """That of the screen and those of its pictures: in any of them an end mark may stand."""
+    data = b"GIF89a\x01\x00\x01\x00" + _flags(colours) + b"\x3b\x3b" + _table(colours)
+    data += b"\x21\xf9\x04\x3b\x3b\x3b\x3b\x00"
+    for table in (more, None, more):
+        data += b"\x2c" + b"\x3b" * 8 + _flags(table) + _table(table)
+        data += b"\x3b" + b"\x05\x3b\x3b\x3b\x3b\x3b" + b"\xff" + b"\x3b" * 255 + b"\x00"
+    data += b"\x3b"
+
+    assert GIF.ends_there(data)
+    assert not any(GIF.ends_there(data[:at]) for at in range(13, len(data)))
+
+
+def _flags(colours: int | None) -> bytes:
+    """Says that there is a table of so many; the other bits mean nothing for it."""
+    return b"\x78" if colours is None else bytes([0xF8 | (colours.bit_length() - 2)])
+
+
+def _table(colours: int | None) -> bytes:
+    return b"\x3b" * (3 * (colours or 0))
+
+
+@pytest.mark.parametrize("more", [b"X", b"\xff\xd9", b"more\xff\xd9"], ids=["X", "mark", "words"])
+def test_behind_a_jpeg_only_another_or_zeros_may_stand(more: bytes) -> None:
+    """An end mark behind something else is none."""
+    assert not JPEG.ends_there(jpeg(b"a") + more)
+    assert is_whole(WHOLE_JPEG + b"X") is False
 
 
 @pytest.mark.parametrize(
