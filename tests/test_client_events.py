@@ -84,6 +84,7 @@ async def test_a_generation_is_told_from_submission_to_file(tmp_path: Path) -> N
     size = (tmp_path / f"{task.id}.png").stat().st_size
     assert isinstance(downloaded, OutputDownloaded)
     assert (downloaded.task_id, downloaded.size) == (task.id, size)
+    assert downloaded.seconds >= 0.0
     assert closed == ClientClosed(task_ids=())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -817,6 +818,23 @@ async def test_an_expired_url_is_renewed_once(tmp_path: Path, status: int) -> No
         [path] = await egg.download(finished(URL), tmp_path)
     assert path.read_bytes() == PNG
     assert host.urls == [URL, "https://api.eggapi.ai/v1/tasks/gen_1", NEW_URL]
+
+
+async def test_what_breaks_off_under_the_newer_url_is_continued(tmp_path: Path) -> None:
+    """As under the first one."""
+    renewed = [Reply([PNG[:20], httpx.ReadError("reset")], headers={"ETag": '"v1"'})]
+
+    def play(request: httpx.Request) -> Reply:
+        if request.url.host == "api.eggapi.ai":
+            return says(200, json.dumps({"data": _shown(NEW_URL), "error": None}).encode())
+        if str(request.url) == URL:
+            return says(403)
+        return renewed.pop() if renewed else whole()
+
+    async with customer(Host(play=play)) as egg:
+        [path] = await egg.download(finished(URL), tmp_path)
+    assert path.read_bytes() == PNG
+    assert not renewed
 
 
 async def test_each_output_gets_its_own_newer_url(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from eggapi_async._files import Output, Part, _sync_folder, plan, sweep, whole_file
+from eggapi_async._files import Output, Part, _sync_folder, kept_in, plan, sweep, whole_file
 from eggapi_async.errors import DownloadError, EggError, InvalidRequestError
 from eggapi_async.models import TaskSnapshot
+from tests.content_host import webp
 
 URL = "https://cdn.eggapi.ai/outputs/abc123.png?signature=hush"
 IEND = b"\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -156,6 +157,32 @@ def test_an_earlier_fetch_is_found(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"gen_1{suffix}"
     path.write_bytes(PNG)
     assert whole_file(output(tmp_path)) == path
+
+
+def test_an_earlier_webp_is_found(tmp_path: Path) -> None:
+    """Its size stands at its start."""
+    path = tmp_path / "gen_1.webp"
+    path.write_bytes(webp(b"a picture" * 20))
+    assert whole_file(output(tmp_path)) == path
+
+
+def test_files_that_a_journal_knows_are_kept_while_all_are_whole(tmp_path: Path) -> None:
+    """Told as the caller calls the folder; one that is cut, gone or elsewhere is fetched again."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    first, second = folder / "a.png", folder / "b.webp"
+    first.write_bytes(PNG)
+    second.write_bytes(webp(b"aa"))
+    (tmp_path / "link").symlink_to(folder)
+    link = tmp_path / "link"
+
+    assert kept_in(str(folder), [first, second]) == [first, second]
+    assert kept_in(str(link), [first]) == [link / "a.png"]
+    assert kept_in(str(folder), []) == []
+    assert kept_in(str(tmp_path / "elsewhere"), [first]) == []
+    assert kept_in(str(folder), [first, folder / "c.png"]) == []
+    second.write_bytes(webp(b"aa")[:-2])
+    assert kept_in(str(folder), [first, second]) == []
 
 
 @pytest.mark.parametrize(

@@ -152,9 +152,18 @@ async def test_an_output_that_is_not_there_is_refused(index: Any) -> None:
     """Before anything is fetched."""
     host = Host()
     async with customer(host) as egg:
-        with pytest.raises(InvalidRequestError, match="index: expected 0 to 0"):
+        with pytest.raises(InvalidRequestError, match="index: expected 0 to 0") as caught:
             await egg.read(finished(URL), index)
+        assert caught.value.value is index
     assert host.requests == []
+
+
+async def test_a_task_without_output_cannot_be_read() -> None:
+    """The error names it."""
+    async with customer(Host()) as egg:
+        with pytest.raises(DownloadError) as caught:
+            await egg.read(finished())
+    assert str(caught.value) == "gen_1: the task has no output to fetch"
 
 
 async def test_what_broke_off_is_continued() -> None:
