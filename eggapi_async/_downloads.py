@@ -299,7 +299,8 @@ def _begin(file: Output, part: Part, stream: Stream) -> int | None:
         total = _number(stream.headers["content-range"].rpartition("/")[2])
         size = total if length is None else total or part.size + length
         part.total = total or part.total
-        part.is_framed |= size is not None
+        # What came before says nothing of where this answer ends.
+        part.is_framed = size is not None or _is_chunked(stream)
         return size
     if stream.status in _EXPIRED:
         raise _GoneError(f"HTTP {stream.status}")
@@ -310,8 +311,12 @@ def _begin(file: Output, part: Part, stream: Stream) -> int | None:
     if stream.headers.get("content-encoding", "identity") != "identity":
         raise DownloadError("the body is compressed, though that was declined", url=file.url)
     part.restart(stream.headers.get("etag", ""), length)
-    part.is_framed = length is not None or "transfer-encoding" in stream.headers
+    part.is_framed = length is not None or _is_chunked(stream)
     return length
+
+
+def _is_chunked(stream: Stream) -> bool:
+    return "transfer-encoding" in stream.headers
 
 
 def _continues(part: Part, stream: Stream) -> bool:

@@ -319,6 +319,31 @@ async def test_a_body_cut_at_any_byte_is_no_file(tmp_path: Path, kind: str, is_s
     assert path.suffix == f".{kind}"
 
 
+@pytest.mark.parametrize("kind", ["png", "jpg", "gif"])
+async def test_a_rest_without_an_end_cut_at_any_byte_is_no_file(tmp_path: Path, kind: str) -> None:
+    """The chunks of what came first say nothing of where the rest of it ends."""
+    content = DETAILED[kind]
+    first = Reply(
+        [content[:20], httpx.ReadError("reset")], headers={"Transfer-Encoding": "chunked", **ETAG}
+    )
+    where = {"Content-Range": f"bytes 20-{len(content) - 1}/*", **ETAG}
+
+    def play(request: httpx.Request) -> Reply:
+        rest = content[20 : int(request.url.path[1:])]
+        return Reply([rest], 206, where) if "range" in request.headers else first
+
+    twice = RetryPolicy(max_attempts=2, base_delay=0.001)
+    urls = [f"https://cdn.test/{at}" for at in range(21, len(content))]
+    async with customer(Host(play=play), retry=twice) as egg:
+        for few in (urls[n : n + 50] for n in range(0, len(urls), 50)):
+            for url in few:
+                with pytest.raises(DownloadError, match="before its end"):
+                    await egg.download(url, tmp_path)
+            assert names(tmp_path) == set()
+        [path] = await egg.download(f"https://cdn.test/{len(content)}", tmp_path)
+    assert path.read_bytes() == content
+
+
 def test_that_was_at_five_thousand_places() -> None:
     """Of the three kinds of pictures that the service makes."""
     pictures = [DETAILED[kind] for kind in ("png", "jpg", "webp")]
