@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
-from contextlib import suppress
-from typing import Any, Final
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Final
 
 import anyio
-import attrs
 import httpx
 import pytest
 
@@ -17,12 +17,17 @@ from eggapi_async._pacing import FIRST_PAUSE
 from eggapi_async._quota import DECLINED
 from eggapi_async.emulator import EggEmulator
 from eggapi_async.testing import connect
-from tests.content_host import png
+from tests.content_host import Host, Reply, customer, says, whole
 from tests.scripted import data, error, task
 
-PICTURE: Final = png(b"an egg")
-BUSY: Final = (503, error("SERVICE_UNAVAILABLE"))
-REFUSED: Final = (429, error("RATE_LIMITED"))
+
+def _says(status: int, body: object) -> Reply:
+    return says(status, json.dumps(body).encode())
+
+
+BUSY: Final = _says(503, error("SERVICE_UNAVAILABLE"))
+REFUSED: Final = _says(429, error("RATE_LIMITED"))
+GONE: Final = _says(404, error("NOT_FOUND"))
 
 
 class Line(RateLimiter):
@@ -37,32 +42,23 @@ class Line(RateLimiter):
         await super().acquire(poll=poll, again=again)
 
 
-@attrs.define
-class Service:
-    """Answers in that order with (status, body), and later to each kind of request as it likes."""
+def buyer(
+    *refusals: Reply, line: RateLimiter | None = None, delay: float = 0.001
+) -> AbstractAsyncContextManager[AsyncEggClient]:
+    """A client that repeats at most twice, of a service that first answers with *refusals*."""
+    left = list(refusals)
 
-    answers: list[tuple[int, Any]]
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def play(request: httpx.Request) -> Reply:
         if request.url.host == "cdn.test":
-            return httpx.Response(200, content=PICTURE)
-        if self.answers:
-            status, body = self.answers.pop(0)
-            return httpx.Response(status, json=body)
+            return whole()
+        if left:
+            return left.pop(0)
         if request.method == "POST":
-            return httpx.Response(202, json=data(task()))
-        done = task(status="completed", output={"url": "https://cdn.test/1.png"})
-        return httpx.Response(200, json=data(done))
+            return _says(202, data(task()))
+        return _says(200, data(task(status="completed", output={"url": "https://cdn.test/1.png"})))
 
-
-def customer(
-    *answers: tuple[int, Any], line: RateLimiter | None = None, delay: float = 0.001
-) -> AsyncEggClient:
-    """A client of such a service, which repeats at most twice."""
-    http = httpx.AsyncClient(transport=httpx.MockTransport(Service(list(answers))))
-    return AsyncEggClient(
-        "a-key",
-        http_client=http,
+    return customer(
+        Host(play=play),
         limiter=line or RateLimiter(per_second=None),
         retry=RetryPolicy(max_attempts=3, base_delay=delay, max_delay=delay),
     )
@@ -74,7 +70,7 @@ def customer(
 async def test_submissions_go_before_polls_and_repetitions_first() -> None:
     """What was refused once has waited already."""
     line = Line()
-    async with customer(BUSY, line=line) as egg:
+    async with buyer(BUSY, line=line) as egg:
         await (await egg.generate("an egg")).result()
     assert line.asked == ["urgent", "urgent, first", "poll"]
 
@@ -93,7 +89,7 @@ async def test_a_page_of_the_list_goes_before_polls_of_one_task() -> None:
 async def test_what_a_caller_asks_for_directly_is_urgent() -> None:
     """Somebody waits for this very answer."""
     line = Line()
-    async with customer(line=line) as egg:
+    async with buyer(line=line) as egg:
         await egg.get_task("gen_1")
     assert line.asked == ["urgent"]
 
@@ -101,7 +97,7 @@ async def test_what_a_caller_asks_for_directly_is_urgent() -> None:
 async def test_after_a_refusal_the_cool_down_of_all_is_the_pause() -> None:
     """No other pause comes on top of it."""
     began = anyio.current_time()
-    async with customer(REFUSED, delay=20.0) as egg:
+    async with buyer(REFUSED, delay=20.0) as egg:
         egg._engines.transport._dice = lambda: 0.5
         await egg.get_task("gen_1")
     assert anyio.current_time() - began == pytest.approx(FIRST_PAUSE, abs=0.01)
@@ -110,7 +106,7 @@ async def test_after_a_refusal_the_cool_down_of_all_is_the_pause() -> None:
 async def test_after_any_other_failure_the_pause_is_the_policys() -> None:
     """Nobody else has to wait for it."""
     began = anyio.current_time()
-    async with customer(BUSY, delay=20.0) as egg:
+    async with buyer(BUSY, delay=20.0) as egg:
         egg._engines.transport._dice = lambda: 0.5
         await egg.get_task("gen_1")
     assert anyio.current_time() - began == pytest.approx(10.0, abs=0.01)
@@ -125,14 +121,14 @@ async def test_after_any_other_failure_the_pause_is_the_policys() -> None:
         ([], 101),
         ([BUSY], 100),
         ([REFUSED, BUSY], 100),
-        ([BUSY, (404, error("NOT_FOUND"))], 100 - DECLINED),
+        ([BUSY, GONE], 100 - DECLINED),
         ([BUSY, REFUSED, BUSY], 100 - 2 * DECLINED),
     ],
     ids=["good at once", "healed", "healed the second time", "not healed", "given up"],
 )
-async def test_what_heals_costs_nothing(answers: list[tuple[int, Any]], left: int) -> None:
+async def test_what_heals_costs_nothing(answers: list[Reply], left: int) -> None:
     """And what is good at once fills the quota a little."""
-    async with customer(*answers) as egg:
+    async with buyer(*answers) as egg:
         quota = egg._engines.transport._quota
         quota.tokens = 100
         with suppress(EggError):
@@ -142,7 +138,7 @@ async def test_what_heals_costs_nothing(answers: list[tuple[int, Any]], left: in
 
 async def test_a_good_poll_fills_the_quota_too() -> None:
     """One token each, as any answer that is good at once."""
-    async with customer() as egg:
+    async with buyer() as egg:
         quota = egg._engines.transport._quota
         quota.tokens = 100
         await egg.task("gen_1").result()
@@ -152,7 +148,7 @@ async def test_a_good_poll_fills_the_quota_too() -> None:
 async def test_what_the_quota_cannot_pay_is_not_repeated() -> None:
     """The error stands at once, as without any policy."""
     line = Line()
-    async with customer(BUSY, line=line) as egg:
+    async with buyer(BUSY, line=line) as egg:
         egg._engines.transport._quota.tokens = DECLINED - 1
         with pytest.raises(EggError):
             await egg.get_task("gen_1")
@@ -164,7 +160,7 @@ async def test_what_the_quota_cannot_pay_is_not_repeated() -> None:
 
 async def test_requests_are_counted_by_their_kind() -> None:
     """Refused ones and repetitions are requests as well."""
-    async with customer(REFUSED, REFUSED) as egg:
+    async with buyer(REFUSED, REFUSED) as egg:
         await (await egg.generate("an egg")).read()
         seen = egg.stats
         assert (seen.rate_limited, seen.retries) == (2, 2)
